@@ -1,0 +1,94 @@
+//! The only file that starts threads and reads the clock.
+//!
+//! A core says what is due at a given time; a worker calls it when the time has come. Tests and
+//! simulations leave the workers out and make the same calls by hand.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Threads that call a task whenever it says it is due next. Dropping this stops and joins them.
+#[derive(Debug)]
+pub struct Workers {
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+    start: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Workers {
+    /// No workers yet; their clock starts now.
+    #[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
+    pub fn new() -> Self {
+        Self { stop: Arc::default(), threads: Vec::new(), start: Instant::now() }
+    }
+
+    /// Starts a thread that calls `task` with the time since the workers were made. The task answers
+    /// when it wants to be called next, or `None` to end.
+    #[expect(clippy::disallowed_methods, reason = "this file is where threads start")]
+    pub fn start(&mut self, mut task: impl FnMut(Duration) -> Option<Duration> + Send + 'static) {
+        let (stop, start) = (Arc::clone(&self.stop), self.start);
+        self.threads.push(thread::spawn(move || {
+            let mut next = Duration::ZERO;
+            while stop.sleep_until(start, next) {
+                match task(start.elapsed()) {
+                    Some(time) => next = time,
+                    None => break,
+                }
+            }
+        }));
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stop {
+    /// False when told to stop.
+    fn sleep_until(&self, start: Instant, time: Duration) -> bool {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*stopped {
+            let left = time.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return true;
+            }
+            stopped = self.changed.wait_timeout(stopped, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        *self.stop.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // A worker may itself be the last user of the store and drop it.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// Runs the parts of a job on as many threads as there are processors and returns their results in order.
+pub fn in_parallel<T: Send, R: Send>(parts: Vec<T>, job: impl Fn(T) -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let job = &job;
+        let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || job(part))).collect();
+        running.into_iter().map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
+/// How many threads are worth having.
+pub fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}

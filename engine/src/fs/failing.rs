@@ -1,0 +1,185 @@
+//! A wrapper that fails the n-th call of a kind, as told.
+//!
+//! A failed sync follows what ext4, XFS and btrfs do ("fsyncgate"): the error is reported once, and a
+//! later sync succeeds although the bytes of the failed one may never have reached the device.
+
+use super::{File, Fs, LockOutcome};
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Which calls are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as the calls are")]
+pub enum CallKind {
+    Open,
+    Create,
+    Rename,
+    Remove,
+    SyncDir,
+    Read,
+    Write,
+    SetLen,
+    Sync,
+}
+
+/// What happens instead of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The device fails (`EIO`); nothing is done.
+    Eio,
+    /// No room (`ENOSPC`); nothing is done.
+    Enospc,
+    /// A write takes only this many bytes (at most one less than given), then the next finds no room.
+    Short(usize),
+}
+
+/// Fail calls of `kind`: the first `skip` succeed, the next `times` fail, the rest succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "explained above, together")]
+pub struct Plan {
+    pub kind: CallKind,
+    pub skip: u64,
+    pub times: u64,
+    pub fault: Fault,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: Mutex<Option<Plan>>,
+    seen: AtomicU64,
+    /// A short write leaves the disk full for the call that follows it.
+    full_next: AtomicU64,
+}
+
+/// A file system that fails on purpose.
+#[derive(Clone, Debug)]
+pub struct FailingFs {
+    inner: Arc<dyn Fs>,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct FailingFile {
+    inner: Arc<dyn File>,
+    state: Arc<State>,
+}
+
+impl FailingFs {
+    /// Passes every call on to `inner` until told otherwise.
+    pub fn new(inner: Arc<dyn Fs>) -> Self {
+        Self { inner, state: Arc::default() }
+    }
+
+    /// Arms a plan; calls are counted from now on.
+    pub fn arm(&self, plan: Plan) {
+        *self.state.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+        self.state.seen.store(0, Ordering::SeqCst);
+    }
+
+    /// Lets every call through again.
+    pub fn disarm(&self) {
+        *self.state.plan.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl State {
+    fn fault(&self, kind: CallKind) -> Option<Fault> {
+        let plan = (*self.plan.lock().unwrap_or_else(PoisonError::into_inner))?;
+        if plan.kind != kind {
+            return None;
+        }
+        let n = self.seen.fetch_add(1, Ordering::SeqCst);
+        (n >= plan.skip && n < plan.skip + plan.times).then_some(plan.fault)
+    }
+
+    fn check(&self, kind: CallKind) -> io::Result<()> {
+        match self.fault(kind) {
+            None => Ok(()),
+            Some(Fault::Eio) => Err(io::Error::other("injected EIO")),
+            Some(Fault::Enospc | Fault::Short(_)) => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        }
+    }
+}
+
+impl Fs for FailingFs {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.state.check(CallKind::Open)?;
+        Ok(Arc::new(FailingFile { inner: self.inner.open(path)?, state: Arc::clone(&self.state) }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.state.check(CallKind::Create)?;
+        Ok(Arc::new(FailingFile { inner: self.inner.create(path)?, state: Arc::clone(&self.state) }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.check(CallKind::Rename)?;
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.state.check(CallKind::Remove)?;
+        self.inner.remove(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.inner.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.state.check(CallKind::SyncDir)?;
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.inner.lock(path)
+    }
+}
+
+impl File for FailingFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.state.check(CallKind::Read)?;
+        self.inner.read_at(buf, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        if self.state.full_next.swap(0, Ordering::SeqCst) == 1 {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        match self.state.fault(CallKind::Write) {
+            None => self.inner.write_at(bytes, offset),
+            Some(Fault::Eio) => Err(io::Error::other("injected EIO")),
+            Some(Fault::Enospc) => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Some(Fault::Short(n)) => {
+                self.state.full_next.store(1, Ordering::SeqCst);
+                self.inner.write_at(&bytes[..n.min(bytes.len().saturating_sub(1))], offset)
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.state.check(CallKind::SetLen)?;
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.state.check(CallKind::Sync)?;
+        self.inner.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.state.check(CallKind::Sync)?;
+        self.inner.sync_all()
+    }
+}

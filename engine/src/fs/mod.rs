@@ -1,0 +1,118 @@
+//! The storage seam: every byte a store keeps goes through these two traits.
+//!
+//! Each verb says what it promises about durability, because crash states are derived from exactly
+//! these calls. There is no `mmap`: a trace could not see its writes.
+//!
+//! **Invariant:** a name becomes durable only by [`Fs::sync_dir`] of its directory; bytes and length
+//! only by a sync of their file.
+
+mod failing;
+mod mem;
+mod real;
+mod trace;
+
+pub use failing::{CallKind, FailingFs, Fault, Plan};
+pub use mem::MemFs;
+pub use real::RealFs;
+pub use trace::{FsOp, Recorded, Recorder, TraceFs};
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Names: files in directories.
+pub trait Fs: Send + Sync + Debug {
+    /// Opens an existing file for reading and writing. Changes nothing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Creates an empty file, or empties an existing one. The name is volatile until
+    /// [`Fs::sync_dir`], the emptying until a sync of the file.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Renames a file, replacing `to` atomically for whoever looks. Volatile until the directory is
+    /// synced; the contents are not synced by it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a name. Volatile until the directory is synced.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and its parents. Volatile until their parents are synced.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// Makes every name created, renamed or removed in `dir` before this call durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock that `path` stands for, creating the file. Held until the returned
+    /// value is dropped or the process ends, however it ends. Promises nothing about durability.
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome>;
+}
+
+/// The bytes of one file. Handles stay valid when the file is renamed or removed.
+pub trait File: Send + Sync + Debug {
+    /// Reads up to `buf.len()` bytes at `offset`; zero at or past the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes bytes at `offset`, possibly fewer than given. In the kernel when it returns: survives
+    /// the process, not power loss.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts the file, or extends it with zeros. Volatile until a sync.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes bytes and length written before this call durable (`fdatasync`). After an error nothing
+    /// written since the last successful sync may be treated as durable, even if a later sync works.
+    fn sync_data(&self) -> io::Result<()>;
+    /// As [`File::sync_data`], and the rest of the inode too (`fsync`).
+    fn sync_all(&self) -> io::Result<()>;
+}
+
+/// What became of an attempt to take a lock.
+#[derive(Debug)]
+pub enum LockOutcome {
+    /// It is ours until this value is dropped.
+    Held(Box<dyn Lock>),
+    /// Somebody else has it.
+    Busy {
+        /// The process that holds it, when the file says so.
+        pid: Option<u32>,
+    },
+}
+
+/// A lock that is held; dropping it releases it.
+pub trait Lock: Send + Sync + Debug {}
+
+/// Writes all of `bytes` at `offset`, going on after short writes. On error the bytes before the
+/// failing call are in the file.
+pub fn write_all_at(file: &dyn File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Fills as much of `buf` as the file has at `offset`; the number of bytes read.
+pub fn read_full_at(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match file.read_at(&mut buf[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}

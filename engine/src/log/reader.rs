@@ -1,0 +1,214 @@
+//! Reading a log from its start, and the rule for what to do at damage.
+//!
+//! Damage below the highest mark lies in what was once synced: an error. Damage above it is what a
+//! crash leaves: the log ends there, what follows is cut and reported. A mark is believed only from a
+//! record whose checksum holds.
+
+use super::{Damage, Frame, Framing, Parsed};
+use crate::error::{Error, Result};
+use crate::fs::{File, read_full_at};
+use std::ops::Range;
+use std::path::Path;
+
+const CHUNK: usize = 1 << 20;
+
+/// What a reader does at damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Cut a torn tail, refuse rot.
+    Strict,
+    /// Keep every record that can be read, and report the rest.
+    Salvage,
+}
+
+/// The end of a log that a crash left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Where the last whole record ends.
+    pub offset: u64,
+    /// How many bytes follow it.
+    pub len: u64,
+    /// What stood there.
+    pub what: String,
+}
+
+/// A stretch that salvage could not read.
+pub type Dropped = Cut;
+
+/// What a replay found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Where the last whole record ends: the place of the next append once the file is cut to it.
+    pub end: u64,
+    /// The torn tail, if there was one.
+    pub cut: Option<Cut>,
+    /// What salvage left out.
+    pub dropped: Vec<Dropped>,
+    /// Records seen, blank lines and marks aside.
+    pub records: u64,
+    /// Up to where marks say that the log was synced.
+    pub synced: u64,
+}
+
+/// Reads records in order, in chunks.
+#[derive(Debug)]
+pub struct LogReader<'f> {
+    file: &'f dyn File,
+    path: &'f Path,
+    framing: Framing,
+    buf: Vec<u8>,
+    /// Consumed bytes of `buf`.
+    at: usize,
+    /// File offset of `buf[0]`.
+    base: u64,
+    /// Where to stop, at most the file's length.
+    end: u64,
+}
+
+/// What stands at the reader's position.
+enum Step {
+    Record(Frame),
+    /// Nothing more, and nothing left over.
+    End,
+    Damaged(Damage),
+}
+
+impl<'f> LogReader<'f> {
+    /// A reader of the records between two file offsets.
+    pub fn new(file: &'f dyn File, path: &'f Path, framing: Framing, start: u64, end: u64) -> Self {
+        Self { file, path, framing, buf: Vec::new(), at: 0, base: start, end }
+    }
+
+    /// The next record with its file offset, or `None` at the end. Bytes that are no record end the
+    /// reading with [`Error::Corrupt`]: for logs that are known to be whole.
+    pub fn next_record(&mut self) -> Result<Option<(u64, Frame, &[u8])>> {
+        let offset = self.offset();
+        match self.step()? {
+            Step::End => Ok(None),
+            Step::Damaged(damage) => Err(corrupt(self.path, offset, &damage)),
+            Step::Record(frame) => {
+                let start = self.at;
+                self.at += frame.len;
+                let body = &self.buf[start + frame.body.start..start + frame.body.end];
+                Ok(Some((offset, frame, body)))
+            }
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        self.base + self.at as u64
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        loop {
+            match self.framing.parse(&self.buf[self.at..]) {
+                Parsed::Record(frame) => return Ok(Step::Record(frame)),
+                Parsed::Damaged(damage) => return Ok(Step::Damaged(damage)),
+                Parsed::Incomplete if !self.fill()? => {
+                    return Ok(match self.buf.len() - self.at {
+                        0 => Step::End,
+                        n => Step::Damaged(Damage::new(format!("a record that ends after {n} bytes"))),
+                    });
+                }
+                Parsed::Incomplete => {}
+            }
+        }
+    }
+
+    /// Reads more; at least doubles what is held of the current record, so that long records cost
+    /// linear time. False at the end.
+    fn fill(&mut self) -> Result<bool> {
+        self.buf.drain(..self.at);
+        self.base += self.at as u64;
+        self.at = 0;
+        let held = self.buf.len();
+        let from = self.base + held as u64;
+        let want = (CHUNK.max(held) as u64).min(self.end.saturating_sub(from)) as usize;
+        self.buf.resize(held + want, 0);
+        let got = read_full_at(self.file, &mut self.buf[held..], from).map_err(|e| Error::io("read", self.path, e))?;
+        self.buf.truncate(held + got);
+        Ok(got > 0)
+    }
+
+    /// Everything from the current position to the end.
+    fn rest(&mut self) -> Result<&[u8]> {
+        while self.fill()? {}
+        Ok(&self.buf[self.at..])
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+}
+
+/// Reads the records of a file within `range` and hands each record to `apply` as (file offset, kind, body), applying
+/// the damage rule.
+///
+/// # Errors
+/// [`Error::Corrupt`] for rot and for edited records in [`Mode::Strict`]; [`Error::Io`]; whatever
+/// `apply` returns.
+pub fn replay(
+    file: &dyn File,
+    path: &Path,
+    framing: Framing,
+    range: Range<u64>,
+    mode: Mode,
+    mut apply: impl FnMut(u64, u8, &[u8]) -> Result<()>,
+) -> Result<Replayed> {
+    let mut found = Replayed { end: range.start, ..Replayed::default() };
+    let mut reader = LogReader::new(file, path, framing, range.start, range.end);
+    loop {
+        let offset = reader.offset();
+        match reader.step()? {
+            Step::End => return Ok(found),
+            Step::Record(frame) => {
+                if let Some(distance) = frame.mark {
+                    found.synced = found.synced.max(offset.saturating_sub(distance));
+                }
+                if !matches!(frame.kind, b'\n' | b'M') || framing == Framing::Binary {
+                    found.records += 1;
+                    let body = &reader.buf[reader.at + frame.body.start..reader.at + frame.body.end];
+                    apply(offset, frame.kind, body)?;
+                }
+                reader.skip(frame.len);
+                found.end = reader.offset();
+            }
+            Step::Damaged(damage) => {
+                let rest = reader.rest()?;
+                if mode == Mode::Strict {
+                    if damage.edited.is_some() || rots(framing, rest, offset) {
+                        return Err(corrupt(path, offset, &damage));
+                    }
+                    found.cut = Some(Cut { offset, len: rest.len() as u64, what: damage.what });
+                    return Ok(found);
+                }
+                let next = framing.candidates(rest, 1).find(|&at| matches!(framing.parse(&rest[at..]), Parsed::Record(_)));
+                let dropped = next.unwrap_or(rest.len());
+                found.dropped.push(Dropped { offset, len: dropped as u64, what: damage.what });
+                reader.skip(dropped);
+            }
+        }
+    }
+}
+
+/// Whether a believable mark behind the damage at `offset` says that the damaged bytes were synced.
+/// A go-persist file has no marks; there, any record behind the damage shows that it is not a tail.
+fn rots(framing: Framing, rest: &[u8], offset: u64) -> bool {
+    framing.candidates(rest, 1).any(|at| match framing.parse(&rest[at..]) {
+        Parsed::Record(Frame { kind: b'S' | b'D', .. }) if framing == Framing::GoPersist => true,
+        Parsed::Record(Frame { mark: Some(distance), checked: true, .. }) => {
+            (offset + at as u64).saturating_sub(distance) > offset
+        }
+        _ => false,
+    })
+}
+
+fn corrupt(path: &Path, offset: u64, damage: &Damage) -> Error {
+    let remedy = match &damage.edited {
+        Some(token) => format!(
+            "if it was edited by hand, delete {token:?} from its first line to accept the edit, otherwise open it with salvage to keep what is intact"
+        ),
+        None => "open it with salvage to keep what is intact".to_owned(),
+    };
+    Error::Corrupt { file: path.to_owned(), offset, what: damage.what.clone(), remedy }
+}

@@ -1,0 +1,101 @@
+//! The files of a log: headers, names, and how one comes into being.
+
+use super::Framing;
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs, parent, read_full_at, write_all_at};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The first line of a log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// Readable records of the typed store.
+    TypedLog,
+    /// A file of go-persist.
+    GoPersist,
+    /// Binary records of a store's write-ahead log.
+    Wal,
+}
+
+impl Header {
+    const ALL: [Header; 3] = [Header::TypedLog, Header::GoPersist, Header::Wal];
+
+    /// The line, newline included.
+    pub fn line(self) -> &'static [u8] {
+        match self {
+            Header::TypedLog => b"typed-log 1\n",
+            Header::GoPersist => b"go-persist 1\n",
+            Header::Wal => b"wal 1\n",
+        }
+    }
+
+    /// The framing of what follows.
+    pub fn framing(self) -> Framing {
+        match self {
+            Header::TypedLog => Framing::Text,
+            Header::GoPersist => Framing::GoPersist,
+            Header::Wal => Framing::Binary,
+        }
+    }
+}
+
+/// Reads the header of a log. `None` for an empty file.
+///
+/// # Errors
+/// [`Error::Format`] when it is not a log of ours, [`Error::Io`].
+pub fn identify(file: &dyn File, path: &Path) -> Result<Option<Header>> {
+    let mut head = [0; 32];
+    let n = read_full_at(file, &mut head, 0).map_err(|e| Error::io("read", path, e))?;
+    if n == 0 {
+        return Ok(None);
+    }
+    let found = Header::ALL.into_iter().find(|h| head[..n].starts_with(h.line()));
+    found
+        .map(Some)
+        .ok_or_else(|| Error::Format { file: path.to_owned(), found: String::from_utf8_lossy(&head[..n.min(16)]).into_owned() })
+}
+
+/// Creates a log that holds `content` behind its header, so that no crash leaves a partial one: it is
+/// written and synced under another name, renamed, and the directory synced.
+pub fn create_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8]) -> Result<Arc<dyn File>> {
+    let fresh = beside(path, "new");
+    let file = fs.create(&fresh).map_err(|e| Error::io("create", &fresh, e))?;
+    let written = write_all_at(&*file, &[header.line(), content].concat(), 0).and_then(|()| file.sync_all());
+    written.map_err(|e| Error::io("write to", &fresh, e))?;
+    publish(fs, &fresh, path)?;
+    Ok(file)
+}
+
+/// Renames a synced file to its final name and makes the name durable.
+pub(crate) fn publish(fs: &dyn Fs, from: &Path, to: &Path) -> Result<()> {
+    fs.rename(from, to).map_err(|e| Error::io("rename", from, e))?;
+    fs.sync_dir(parent(to)).map_err(|e| Error::io("sync", parent(to), e))
+}
+
+/// `path` with a further extension: the names of a log's companions.
+pub(crate) fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    PathBuf::from(name)
+}
+
+/// Removes a leftover, which need not exist.
+pub(crate) fn remove_leftover(fs: &dyn Fs, path: &Path) -> Result<()> {
+    match fs.remove(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// The name of the n-th segment of a sequence; names sort as numbers do.
+pub fn segment_name(number: u64) -> String {
+    format!("{number:010}.log")
+}
+
+/// The number of a segment, if the name is one.
+pub fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}

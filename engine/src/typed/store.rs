@@ -1,0 +1,536 @@
+//! The store: one file, one log, many maps.
+
+use super::batch::Batch;
+use super::compact::{self, Compacted};
+use super::load::{self, RawMaps};
+use super::map::{AnyMap, Map, MapCore};
+use super::name;
+use crate::background::Workers;
+use crate::error::{Error, Result};
+use crate::fs::{Fs, Lock, LockOutcome, RealFs};
+use crate::log::{Cut, Framing, Header, Log, LogStats, Mode, Ticket, create_segment, identify, replay};
+use crate::log::{beside, changes, remove_leftover};
+use crate::sync_policy::{Durability, SyncPolicy};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How a store behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// When the log is synced without being asked. Default: every second.
+    pub sync: SyncPolicy,
+    /// How often `*_async` changes are put into the log. Default: one second.
+    pub flush_interval: Duration,
+    /// When the log is rewritten without being asked. `None` for never.
+    pub auto_shrink: Option<AutoShrink>,
+    /// Shards per map, a power of two. More shards let more threads in at once and cost about 200 bytes each.
+    pub shards: usize,
+    /// Whether threads of the store flush, sync and shrink when due. Without them the owner calls
+    /// [`Store::maintain`].
+    pub background: bool,
+    /// Where the bytes go.
+    pub fs: Arc<dyn Fs>,
+}
+
+/// The rule for shrinking by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AutoShrink {
+    /// Shrink when the log holds this many records for each live key; more than 1.
+    pub ratio: f64,
+    /// But not below this many bytes.
+    pub min_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sync: SyncPolicy::EVERY_SECOND,
+            flush_interval: Duration::from_secs(1),
+            auto_shrink: Some(AutoShrink { ratio: 3.0, min_bytes: 64 << 20 }),
+            shards: 256,
+            background: true,
+            fs: Arc::new(RealFs),
+        }
+    }
+}
+
+impl Options {
+    /// The defaults under another sync policy.
+    pub fn with_sync(sync: SyncPolicy) -> Self {
+        Self { sync, ..Self::default() }
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |option, value: String, why| Err(Error::Option { option, value, why });
+        if !self.shards.is_power_of_two() || self.shards > 1 << 16 {
+            return refuse("shards", self.shards.to_string(), "it must be a power of two up to 65536");
+        }
+        if self.flush_interval.is_zero() {
+            return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
+        }
+        match self.auto_shrink {
+            Some(AutoShrink { ratio, .. }) if !(ratio > 1.0 && ratio.is_finite()) => {
+                refuse("auto_shrink.ratio", ratio.to_string(), "it must be more than 1, or every shrink would call for the next")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a store holds and has done.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Keys that have a value. Maps that were not opened yet count their records instead.
+    pub live: u64,
+    /// Records in the log file, superseded ones included.
+    pub records: u64,
+    /// Calls and bytes of the log since the store was opened, and the length of its file.
+    pub log: LogStats,
+    /// The torn tail that was cut off at opening.
+    pub cut: Option<Cut>,
+    /// The last failure of a background flush, sync or shrink.
+    pub background_error: Option<String>,
+}
+
+/// A store. Dropping it flushes, syncs and closes; [`Store::close`] does the same and says whether it worked.
+#[derive(Debug)]
+pub struct Store {
+    core: Arc<Core>,
+    workers: Option<Workers>,
+}
+
+/// What maps, batches and workers share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) path: PathBuf,
+    pub(super) options: Options,
+    pub(super) log: Log,
+    maps: Mutex<Maps>,
+    /// The header that is on disk; a go-persist file is converted by the first write.
+    foreign: AtomicBool,
+    converting: Mutex<()>,
+    records: AtomicU64,
+    shrinking: AtomicBool,
+    timer: Mutex<Timer>,
+    cut: Option<Cut>,
+    background_error: Mutex<Option<String>>,
+    _lock: Box<dyn Lock>,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    raw: RawMaps,
+    open: BTreeMap<Option<String>, Arc<dyn AnyMap>>,
+}
+
+/// When flush and sync last happened, since the store was opened.
+#[derive(Debug, Default)]
+struct Timer {
+    flushed: Duration,
+    /// The log was clean, or a sync of it began, at this time.
+    clean: Duration,
+}
+
+impl Store {
+    /// Opens or creates the store in the file `path`. Its directory must exist.
+    ///
+    /// A torn tail is cut off (see [`Stats::cut`]). Leftovers of an interrupted shrink are removed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`] with its remedy, [`Error::Io`],
+    /// [`Error::Option`].
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let path = path.as_ref();
+        options.check()?;
+        let fs = Arc::clone(&options.fs);
+        let lock = take_lock(&*fs, path)?;
+        remove_leftover(&*fs, &beside(path, "new"))?;
+        remove_leftover(&*fs, &compact::draft(path))?;
+        let (file, header) = match fs.open(path) {
+            Ok(file) => match identify(&*file, path)? {
+                Some(header @ (Header::TypedLog | Header::GoPersist)) => (file, header),
+                Some(Header::Wal) => {
+                    return Err(Error::Format { file: path.to_owned(), found: "wal 1".to_owned() });
+                }
+                None => (create_segment(&*fs, path, Header::TypedLog, b"")?, Header::TypedLog),
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                (create_segment(&*fs, path, Header::TypedLog, b"")?, Header::TypedLog)
+            }
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
+        let mut raw = RawMaps::new();
+        let mut last = None;
+        let len = file.len().map_err(|e| Error::io("read", path, e))?;
+        let found = replay(&*file, path, header.framing(), header.line().len() as u64..len, Mode::Strict, |_, kind, body| {
+            for (key, json) in changes(kind, body) {
+                load::add(&mut raw, &mut last, key, json);
+            }
+            Ok(())
+        })?;
+        if found.cut.is_some() {
+            file.set_len(found.end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", path, e))?;
+        } else if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
+            // What survived a killed process may be in the kernel only; show nothing that power loss could take back.
+            file.sync_data().map_err(|e| Error::io("sync", path, e))?;
+        }
+        let core = Arc::new(Core {
+            path: path.to_owned(),
+            log: Log::new(path, Framing::Text, file, found.end),
+            maps: Mutex::new(Maps { raw, open: BTreeMap::new() }),
+            foreign: AtomicBool::new(header == Header::GoPersist),
+            converting: Mutex::new(()),
+            records: AtomicU64::new(found.records),
+            shrinking: AtomicBool::new(false),
+            timer: Mutex::default(),
+            cut: found.cut,
+            background_error: Mutex::default(),
+            options,
+            _lock: lock,
+        });
+        let workers = core.options.background.then(|| start_workers(&core));
+        Ok(Self { core, workers })
+    }
+
+    /// The map of this name with values of type `V`, under the store's sync policy. Opening it again
+    /// with the same type gives the same map.
+    ///
+    /// # Errors
+    /// [`Error::Value`] naming the key whose stored value is no `V`: the file stays as it is.
+    /// [`Error::MapType`] when the map is open with another type, [`Error::InvalidName`].
+    pub fn map<V: Serialize + DeserializeOwned + Send + Sync + 'static>(&self, name: &str) -> Result<Map<V>> {
+        self.open_map(name, None)
+    }
+
+    /// As [`Store::map`], under a sync policy of its own.
+    pub fn map_with_sync<V: Serialize + DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        name: &str,
+        sync: SyncPolicy,
+    ) -> Result<Map<V>> {
+        self.open_map(name, Some(sync))
+    }
+
+    fn open_map<V: Serialize + DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        name: &str,
+        sync: Option<SyncPolicy>,
+    ) -> Result<Map<V>> {
+        name::check_map(name)?;
+        let map = self.core.map(Some(name), sync)?;
+        Ok(Map::new(Arc::clone(&self.core), map))
+    }
+
+    fn own(&self) -> Result<Map<Box<RawValue>>> {
+        let map = self.core.map(None, None)?;
+        Ok(Map::new(Arc::clone(&self.core), map))
+    }
+
+    /// A value of the store itself, for configuration. `None` when absent.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when it is no `T`, [`Error::InvalidKey`].
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        name::check_own_key(key)?;
+        let decode = |json: &RawValue| serde_json::from_str(json.get());
+        self.own()?.get_with(key, |json| decode(json)).transpose().map_err(|e| value_error(key, &e))
+    }
+
+    /// Sets a value of the store itself. In the kernel when it returns; on the device under `always`.
+    pub fn set<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
+        name::check_own_key(key)?;
+        let json = serde_json::value::to_raw_value(value).map_err(|e| value_error(key, &e))?;
+        self.own()?.set(key, json)
+    }
+
+    /// Deletes a value of the store itself; whether it was there. Durable as [`Store::set`].
+    pub fn delete(&self, key: &str) -> Result<bool> {
+        name::check_own_key(key)?;
+        self.own()?.delete(key)
+    }
+
+    /// An empty batch: changes across maps that become visible and durable together or not at all.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.core))
+    }
+
+    /// Puts every `*_async` change into the kernel; under `always` onto the device.
+    pub fn flush(&self) -> Result<()> {
+        self.core.flush()
+    }
+
+    /// Flushes, then makes everything durable: with `manual`, the end of a run loop.
+    pub fn sync(&self) -> Result<()> {
+        self.core.flush()?;
+        self.core.log.sync_step()
+    }
+
+    /// Rewrites the log so that it holds one record per live key, in the order of their last change,
+    /// while readers and writers go on. A crash at any step leaves the old or the new log, whole.
+    ///
+    /// # Errors
+    /// [`Error::ShrinkInProgress`]; [`Error::Full`] and [`Error::Io`] leave the old log in use.
+    pub fn shrink(&self) -> Result<()> {
+        self.core.shrink()
+    }
+
+    /// Does what is due at `now`, a time since opening, and returns when it wants to be called next.
+    /// For owners without background threads. Does not shrink.
+    pub fn maintain(&self, now: Duration) -> Result<Duration> {
+        Ok(self.core.flush_due(now)?.min(self.core.sync_due(now)?))
+    }
+
+    /// What the store holds and has done.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Flushes, syncs under every policy, and lets go of the file.
+    ///
+    /// # Errors
+    /// Whatever kept the last changes from the device. The file is let go of all the same.
+    pub fn close(mut self) -> Result<()> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if let Some(workers) = self.workers.take() {
+            drop(workers);
+        }
+        self.core.close()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.workers.is_some() || !self.core.options.background {
+            // `close` reports what this cannot.
+            let _ = self.finish();
+        }
+    }
+}
+
+impl Core {
+    /// The map of this name, decoding what the log holds of it on first use.
+    fn map<V: Serialize + DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        name: Option<&str>,
+        sync: Option<SyncPolicy>,
+    ) -> Result<Arc<MapCore<V>>> {
+        let mut maps = self.maps();
+        let key = name.map(str::to_owned);
+        if let Some(open) = maps.open.get(&key) {
+            return Arc::clone(open)
+                .as_any()
+                .downcast()
+                .map_err(|_| Error::MapType { map: key.unwrap_or_default(), open: open.value_type() });
+        }
+        let table = match maps.raw.get(&key) {
+            Some(raw) => raw.decode(name.unwrap_or_default(), self.options.shards)?,
+            None => super::table::Table::new(self.options.shards),
+        };
+        maps.raw.remove(&key);
+        let map = Arc::new(MapCore::new(name, maps.open.len(), sync.unwrap_or(self.options.sync), table));
+        maps.open.insert(key, Arc::clone(&map) as Arc<dyn AnyMap>);
+        Ok(map)
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_maps(&self) -> Vec<Arc<dyn AnyMap>> {
+        self.maps().open.values().cloned().collect()
+    }
+
+    /// Gives a change its place in the log and waits until it is in the kernel. Returns the position to
+    /// wait for if it must reach the device.
+    pub(super) fn write(&self, kind: u8, body: &[u8]) -> Result<u64> {
+        if self.foreign.load(Ordering::Acquire) {
+            self.convert()?;
+        }
+        let ticket = self.log.submit(kind, body)?;
+        let position = self.log.wait_written(&ticket)?;
+        self.records.fetch_add(1, Ordering::Relaxed);
+        Ok(position)
+    }
+
+    /// As [`Core::write`] for several records at once.
+    pub(super) fn write_all<'a>(&self, records: impl IntoIterator<Item = (u8, &'a [u8])>) -> Result<u64> {
+        if self.foreign.load(Ordering::Acquire) {
+            self.convert()?;
+        }
+        let mut count = 0;
+        let ticket: Ticket = self.log.submit_all(records.into_iter().inspect(|_| count += 1))?;
+        let position = self.log.wait_written(&ticket)?;
+        self.records.fetch_add(count, Ordering::Relaxed);
+        Ok(position)
+    }
+
+    /// Waits for the device if the level asks for it.
+    pub(super) fn settle(&self, position: u64, level: Durability) -> Result<()> {
+        if level == Durability::Sync { self.log.wait_synced(position) } else { Ok(()) }
+    }
+
+    pub(super) fn flush(&self) -> Result<()> {
+        let mut strictest = self.options.sync;
+        let mut wrote = false;
+        for map in self.open_maps() {
+            if map.flush(self)? {
+                wrote = true;
+                strictest = strictest.stricter(map.sync());
+            }
+        }
+        if wrote && strictest == SyncPolicy::Always { self.log.sync_step() } else { Ok(()) }
+    }
+
+    fn flush_due(&self, now: Duration) -> Result<Duration> {
+        let next = self.timer().flushed + self.options.flush_interval;
+        if now < next {
+            return Ok(next);
+        }
+        self.timer().flushed = now;
+        self.flush()?;
+        Ok(now + self.options.flush_interval)
+    }
+
+    /// Syncs when the strictest interval says so. The oldest unsynced write cannot be older than the
+    /// last moment at which the log was clean.
+    fn sync_due(&self, now: Duration) -> Result<Duration> {
+        let policies = self.open_maps().into_iter().map(|map| map.sync());
+        let strictest = policies.fold(self.options.sync, SyncPolicy::stricter);
+        let SyncPolicy::Interval(interval) = strictest else {
+            return Ok(now + Duration::from_millis(100));
+        };
+        let clean = self.timer().clean;
+        if strictest.due(Some(clean), now) {
+            self.timer().clean = now;
+            if self.log.written_through() > self.log.synced_through() {
+                self.log.sync_step()?;
+            }
+            return Ok(now + interval);
+        }
+        Ok(clean + interval)
+    }
+
+    fn timer(&self) -> MutexGuard<'_, Timer> {
+        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shrink_due(&self) -> Result<()> {
+        let Some(rule) = self.options.auto_shrink else {
+            return Ok(());
+        };
+        let stats = self.stats();
+        let crowded = stats.records as f64 >= rule.ratio * stats.live.max(1) as f64;
+        if crowded && stats.log.len >= rule.min_bytes { self.shrink() } else { Ok(()) }
+    }
+
+    fn shrink(&self) -> Result<()> {
+        if self.foreign.load(Ordering::Acquire) {
+            return self.convert();
+        }
+        self.compact(Header::TypedLog)
+    }
+
+    /// Rewrites a go-persist file in our format, before our first record.
+    fn convert(&self) -> Result<()> {
+        let _one = self.converting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.foreign.load(Ordering::Acquire) {
+            self.compact(Header::GoPersist)?;
+            self.foreign.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn compact(&self, from: Header) -> Result<()> {
+        if self.shrinking.swap(true, Ordering::AcqRel) {
+            return Err(Error::ShrinkInProgress { path: self.path.clone() });
+        }
+        let before = self.records.load(Ordering::Relaxed);
+        let result = compact::compact(&*self.options.fs, &self.path, from, &self.log);
+        self.shrinking.store(false, Ordering::Release);
+        let Compacted { read, kept } = result?;
+        // Records written meanwhile were carried over on top of those kept.
+        debug_assert!(read <= before + self.log.stats().records);
+        self.records.fetch_sub(read.min(before).saturating_sub(kept), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn stats(&self) -> Stats {
+        let maps = self.maps();
+        let open: usize = maps.open.values().map(|map| map.len()).sum();
+        let raw: usize = maps.raw.values().map(load::RawMap::records).sum();
+        Stats {
+            live: (open + raw) as u64,
+            records: self.records.load(Ordering::Relaxed),
+            log: self.log.stats(),
+            cut: self.cut.clone(),
+            background_error: self.background_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// A clean end: everything on the device, and a mark that says so, so that damage anywhere before
+    /// it can be told from a torn tail.
+    fn close(&self) -> Result<()> {
+        self.log.check()?;
+        self.flush()?;
+        if self.foreign.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.log.written_through() > self.log.synced_through() && self.log.stats().records > 0 {
+            self.log.sync_step()?;
+        }
+        if self.log.mark_is_due() {
+            let ticket = self.log.submit(b'M', b"synced\n")?;
+            self.log.wait_written(&ticket)?;
+        }
+        Ok(())
+    }
+
+    fn note(&self, outcome: Result<()>) {
+        if let Err(e) = outcome {
+            *self.background_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+        }
+    }
+}
+
+/// Flush, sync and shrink each have a thread: none may be late because another is at work.
+fn start_workers(core: &Arc<Core>) -> Workers {
+    type Task = fn(&Core, Duration) -> Result<Duration>;
+    let mut tasks: Vec<(Task, Duration)> =
+        vec![(Core::flush_due, core.options.flush_interval), (Core::sync_due, Duration::from_millis(100))];
+    if core.options.auto_shrink.is_some() {
+        tasks.push((|core, now| core.shrink_due().map(|()| now + Duration::from_secs(1)), Duration::from_secs(1)));
+    }
+    let mut workers = Workers::new();
+    for (task, patience) in tasks {
+        let core = Arc::downgrade(core);
+        workers.start(move |now| {
+            let core = core.upgrade()?;
+            let next = task(&core, now);
+            let time = next.as_ref().map_or(now + patience, |time| *time);
+            core.note(next.map(|_| ()));
+            Some(time)
+        });
+    }
+    workers
+}
+
+pub(super) fn take_lock(fs: &dyn Fs, path: &Path) -> Result<Box<dyn Lock>> {
+    let lock_file = beside(path, "lock");
+    match fs.lock(&lock_file).map_err(|e| Error::io("lock", &lock_file, e))? {
+        LockOutcome::Held(lock) => Ok(lock),
+        LockOutcome::Busy { pid } => Err(Error::Locked { path: path.to_owned(), pid }),
+    }
+}
+
+fn value_error(key: &str, e: &serde_json::Error) -> Error {
+    Error::Value { map: String::new(), key: key.to_owned(), why: e.to_string() }
+}
