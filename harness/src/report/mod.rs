@@ -1,0 +1,3 @@
+//! Showing results: one format a file, `&Results` in, text out.
+//!
+//! **Invariant:** imports nothing of the harness but `result`.
