@@ -1,0 +1,202 @@
+//! The store under test, as the harness sees it.
+//!
+//! A [`Subject`] is a kind of store; opening it at a [`Site`] gives a [`Session`] that many threads
+//! use at once. A store of your own comes in by implementing both and handing it to
+//! [`crate::main_with`]; `harness/examples/toy_store.rs` shows one.
+
+pub mod baseline;
+pub mod canary;
+mod registry;
+pub mod typed;
+
+pub use registry::{Registry, UnknownSubject};
+
+use crate::result::Role;
+use engine::fs::Fs;
+use engine::{Durability, SyncPolicy};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A kind of store.
+pub trait Subject: Send + Sync {
+    /// The name on the command line and in reports: lower case, digits, dashes.
+    fn name(&self) -> &str;
+
+    /// Its version, as its makers count.
+    fn version(&self) -> String;
+
+    /// One sentence for `harness list`.
+    fn about(&self) -> String;
+
+    /// What it is here for.
+    fn role(&self) -> Role {
+        Role::Store
+    }
+
+    /// Whether the store can run under this policy.
+    fn supports(&self, policy: SyncPolicy) -> bool;
+
+    /// What an acknowledged change of this level survives under this policy.
+    fn promise(&self, policy: SyncPolicy, level: Durability) -> Promise;
+
+    /// Whether unsynced changes, buffered ones aside, are lost only from the end.
+    fn keeps_prefix(&self) -> bool {
+        false
+    }
+
+    /// Opens or creates the store.
+    fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError>;
+}
+
+/// What an acknowledged change survives; ordered by strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Nothing.
+    None,
+    /// The death of the process.
+    Process,
+    /// Power loss.
+    Power,
+}
+
+/// Where and how a store is opened.
+#[derive(Clone, Debug)]
+pub struct Site<'a> {
+    /// A directory of its own.
+    pub dir: &'a Path,
+    /// What to write through, for subjects that can: counted, traced or in memory.
+    pub fs: Arc<dyn Fs>,
+    /// The store's policy.
+    pub sync: SyncPolicy,
+    /// The tables the workload uses, by index.
+    pub tables: &'a [Table],
+    /// Whether the store's own threads run. Without them the caller drives [`Session::maintain`].
+    pub background: bool,
+}
+
+/// A named collection of keys, such as a map, bucket or tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// A policy of its own, for stores that can.
+    pub sync: Option<SyncPolicyText>,
+}
+
+/// A sync policy by its name in scenario files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SyncPolicyText(pub SyncPolicy);
+
+impl TryFrom<String> for SyncPolicyText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(SyncPolicyText)
+    }
+}
+
+impl From<SyncPolicyText> for String {
+    fn from(policy: SyncPolicyText) -> String {
+        policy.0.to_string()
+    }
+}
+
+/// A change of one key: `value` is `None` for a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// Index into [`Site::tables`].
+    pub table: usize,
+    /// The key.
+    pub key: &'a str,
+    /// The new value.
+    pub value: Option<&'a str>,
+}
+
+/// All keys and values of a store, by table index.
+pub type Contents = Vec<BTreeMap<String, String>>;
+
+/// An open store. All methods may be called from many threads.
+pub trait Session: Send + Sync {
+    /// Makes one change and returns when it is as durable as `level` and policy demand.
+    fn apply(&self, change: Change<'_>, level: Durability) -> Result<(), SubjectError>;
+
+    /// Makes several changes that happen together or not at all.
+    fn batch(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
+        let _ = (changes, level);
+        Err(SubjectError::Unsupported("batches"))
+    }
+
+    /// Looks at a value; whether it is there.
+    fn get(&self, table: usize, key: &str, look: &mut dyn FnMut(&str)) -> Result<bool, SubjectError>;
+
+    /// Makes everything durable that was acknowledged before the call.
+    fn sync(&self) -> Result<(), SubjectError>;
+
+    /// Everything in the store. An inconsistency that the store notices is an error.
+    fn contents(&self) -> Result<Contents, SubjectError>;
+
+    /// Reclaims space; `false` if the store has no such thing.
+    fn shrink(&self) -> Result<bool, SubjectError> {
+        Ok(false)
+    }
+
+    /// Does what is due at this time since opening, for sessions without background threads.
+    fn maintain(&self, now: Duration) -> Result<(), SubjectError> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// The native interface for the go-persist benchmark, which measures no serialisation that the
+    /// store itself does not do.
+    fn records(&self) -> Option<&dyn Records> {
+        None
+    }
+
+    /// Ends the session and says whether everything reached its place.
+    fn close(self: Box<Self>) -> Result<(), SubjectError>;
+}
+
+/// The struct of go-persist's benchmark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// A number.
+    pub field1: i64,
+    /// A short text.
+    pub field2: String,
+}
+
+/// A map of native values.
+pub trait Records: Send + Sync {
+    /// Sets a value.
+    fn set(&self, key: &str, value: Record, level: Durability) -> Result<(), SubjectError>;
+
+    /// Looks at a value in place and returns its number.
+    fn read(&self, key: &str) -> Option<i64>;
+}
+
+/// What a store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum SubjectError {
+    /// The store said so.
+    #[error("{0}")]
+    Store(String),
+    /// The store has no such operation.
+    #[error("the store has no {0}")]
+    Unsupported(&'static str),
+}
+
+impl From<engine::Error> for SubjectError {
+    fn from(e: engine::Error) -> Self {
+        SubjectError::Store(e.to_string())
+    }
+}
+
+impl From<std::io::Error> for SubjectError {
+    fn from(e: std::io::Error) -> Self {
+        SubjectError::Store(e.to_string())
+    }
+}

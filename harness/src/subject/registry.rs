@@ -1,0 +1,43 @@
+//! The subjects of this build, by name.
+
+use super::{Subject, baseline, canary, typed};
+use std::sync::Arc;
+
+/// Every subject that this binary has.
+#[derive(Clone)]
+pub struct Registry {
+    subjects: Vec<Arc<dyn Subject>>,
+}
+
+/// A name that no subject has.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no subject {name:?}{hint}; `harness list subjects` shows all")]
+pub struct UnknownSubject {
+    name: String,
+    hint: String,
+}
+
+impl Registry {
+    /// The bundled subjects and those of the caller, which win where names meet.
+    pub fn new(own: Vec<Arc<dyn Subject>>) -> Self {
+        let mut subjects: Vec<Arc<dyn Subject>> = vec![Arc::new(typed::Typed)];
+        subjects.extend(baseline::all());
+        subjects.extend(canary::all());
+        subjects.retain(|bundled| own.iter().all(|s| s.name() != bundled.name()));
+        subjects.extend(own);
+        Self { subjects }
+    }
+
+    /// The subject of this name.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Subject>, UnknownSubject> {
+        self.subjects.iter().find(|s| s.name() == name).cloned().ok_or_else(|| UnknownSubject {
+            name: name.to_owned(),
+            hint: crate::scenario::did_you_mean(name, self.subjects.iter().map(|s| s.name())),
+        })
+    }
+
+    /// All subjects, bundled ones first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Subject>> {
+        self.subjects.iter()
+    }
+}

@@ -1,0 +1,1 @@
+//! Seeded generators of operations, one file for each family of workloads.
