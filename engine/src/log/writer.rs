@@ -279,13 +279,12 @@ impl Log {
     /// Counters since opening.
     pub fn stats(&self) -> LogStats {
         let load = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        LogStats {
-            records: lock(&self.pending).records,
-            writes: load(&self.counters.writes),
-            bytes: load(&self.counters.bytes),
-            syncs: load(&self.counters.syncs),
-            len: lock(&self.tail).end,
-        }
+        // One lock after the other: writers take the tail before the pending group, so holding both
+        // here in the order of the fields would be a deadlock.
+        let len = lock(&self.tail).end;
+        let records = lock(&self.pending).records;
+        let counters = &self.counters;
+        LogStats { records, writes: load(&counters.writes), bytes: load(&counters.bytes), syncs: load(&counters.syncs), len }
     }
 
     /// Fails when the log is poisoned.
