@@ -82,7 +82,8 @@ impl File for RealFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
+        // A bare system call: libc's own makes each `pwrite` a cancellation point.
+        Ok(rustix::io::pwrite(&self.0, bytes, offset)?)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -5,22 +5,60 @@
 //! is done it releases those that it covered and elects one of the rest.
 
 use crate::error::Error;
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Records that are written by one call and share its outcome.
+/// What became of the groups. Nearly all are written, and then one number says so.
 #[derive(Debug, Default)]
-pub(super) struct Group {
-    outcome: OnceLock<Result<(), Error>>,
+pub(super) struct Outcomes {
+    /// Records up to this position have been written or have failed.
+    settled: AtomicU64,
+    failing: AtomicBool,
+    failed: Mutex<Vec<FailedGroup>>,
 }
 
-impl Group {
-    pub(super) fn outcome(&self) -> Option<Result<(), Error>> {
-        self.outcome.get().cloned()
+/// A group that could not be written. It is forgotten when each of its members has been told.
+#[derive(Debug)]
+struct FailedGroup {
+    positions: Range<u64>,
+    untold: u64,
+    error: Error,
+}
+
+impl Outcomes {
+    pub(super) fn from(position: u64) -> Self {
+        Self { settled: AtomicU64::new(position), ..Self::default() }
     }
 
-    pub(super) fn settle(&self, outcome: Result<(), Error>) {
-        let first = self.outcome.set(outcome).is_ok();
-        debug_assert!(first, "a group is written once");
+    pub(super) fn is_settled(&self, end: u64) -> bool {
+        self.settled.load(Ordering::Acquire) >= end
+    }
+
+    /// Tells everybody who waits for these positions. Groups are settled in order.
+    pub(super) fn settle(&self, positions: Range<u64>, members: u64, outcome: &Result<(), Error>) {
+        if let Err(error) = outcome {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.push(FailedGroup { positions: positions.clone(), untold: members, error: error.clone() });
+            self.failing.store(true, Ordering::Release);
+        }
+        self.settled.store(positions.end, Ordering::Release);
+    }
+
+    /// What became of the record that ends at `end`, once it is settled. To be asked once a record.
+    pub(super) fn take(&self, end: u64) -> Result<(), Error> {
+        if !self.failing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = failed.iter().position(|g| g.positions.start < end && end <= g.positions.end) else { return Ok(()) };
+        let error = failed[at].error.clone();
+        failed[at].untold = failed[at].untold.saturating_sub(1);
+        if failed[at].untold == 0 {
+            failed.remove(at);
+            self.failing.store(!failed.is_empty(), Ordering::Release);
+        }
+        Err(error)
     }
 }
 

@@ -7,7 +7,7 @@
 //! poisoned: it accepts and acknowledges nothing more.
 
 use super::Framing;
-use super::group_commit::{Group, SyncQueue};
+use super::group_commit::{Outcomes, SyncQueue};
 use crate::error::{Error, Result, is_full};
 use crate::fs::{File, write_all_at};
 use std::io;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Rounds of waiting for a leader's `write`, about one microsecond each ten, before sleeping.
-const SPINS: u32 = 60;
+/// Looks at a leader's progress before sleeping: about as long as a `write` takes.
+const SPINS: u32 = 400;
 
 /// An appendable log.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Log {
     framing: Framing,
     pending: Mutex<Pending>,
     tail: Mutex<Tail>,
+    outcomes: Outcomes,
     syncing: SyncQueue,
     written: AtomicU64,
     synced: AtomicU64,
@@ -36,7 +37,10 @@ pub struct Log {
 #[derive(Debug)]
 struct Pending {
     bytes: Vec<u8>,
-    group: Arc<Group>,
+    /// Calls of `submit` that the pending bytes answer.
+    members: u64,
+    /// Logical position of the first pending byte.
+    start: u64,
     /// Logical position behind the last submitted record.
     end: u64,
     /// The synced position that the last mark told of.
@@ -75,10 +79,9 @@ pub struct LogStats {
     pub len: u64,
 }
 
-/// A submitted record: its place in the order and the group that answers for it.
-#[derive(Clone, Debug)]
+/// A submitted record: where it ends in the order. Waited for once.
+#[derive(Debug)]
 pub struct Ticket {
-    group: Arc<Group>,
     end: u64,
 }
 
@@ -88,8 +91,9 @@ impl Log {
         Self {
             path: path.to_owned(),
             framing,
-            pending: Mutex::new(Pending { bytes: Vec::new(), group: Arc::default(), end, marked: 0, records: 0 }),
+            pending: Mutex::new(Pending { bytes: Vec::new(), members: 0, start: end, end, marked: 0, records: 0 }),
             tail: Mutex::new(Tail { file, end, spare: Vec::new() }),
+            outcomes: Outcomes::from(end),
             syncing: SyncQueue::default(),
             written: AtomicU64::new(end),
             synced: AtomicU64::new(0),
@@ -107,7 +111,8 @@ impl Log {
         self.check()?;
         let mut pending = lock(&self.pending);
         self.append(&mut pending, kind, body, crc);
-        Ok(Ticket { group: Arc::clone(&pending.group), end: pending.end })
+        pending.members += 1;
+        Ok(Ticket { end: pending.end })
     }
 
     /// Submits several records that share one fate: none lies between them, one `write` takes them all.
@@ -118,7 +123,8 @@ impl Log {
             let crc = Framing::checksum(kind, body);
             self.append(&mut pending, kind, body, crc);
         }
-        Ok(Ticket { group: Arc::clone(&pending.group), end: pending.end })
+        pending.members += 1;
+        Ok(Ticket { end: pending.end })
     }
 
     fn append(&self, pending: &mut Pending, kind: u8, body: &[u8], crc: u32) {
@@ -156,32 +162,28 @@ impl Log {
 
     /// Waits until the record is in the kernel; writes the group itself if nobody else does.
     /// Returns the record's position, for [`Log::wait_synced`].
-    pub fn wait_written(&self, ticket: &Ticket) -> Result<u64> {
-        for _ in 0..SPINS {
-            if let Some(outcome) = ticket.group.outcome() {
-                return outcome.map(|()| ticket.end);
-            }
-            if let Ok(mut tail) = self.tail.try_lock() {
-                if ticket.group.outcome().is_none() {
-                    // The group's own outcome says what became of this record.
-                    let _ = self.commit(&mut tail);
-                }
+    pub fn wait_written(&self, ticket: Ticket) -> Result<u64> {
+        let end = ticket.end;
+        // The outcome of the group tells what became of this record; `commit` tells of another group, maybe.
+        for spin in 0..SPINS {
+            if self.outcomes.is_settled(end) {
                 break;
             }
-            for _ in 0..10 {
-                std::hint::spin_loop();
+            if spin % 16 == 0
+                && let Ok(mut tail) = self.tail.try_lock()
+            {
+                let _ = self.commit(&mut tail);
+                break;
             }
+            std::hint::spin_loop();
         }
-        if ticket.group.outcome().is_none() {
+        if !self.outcomes.is_settled(end) {
             let mut tail = lock(&self.tail);
-            if ticket.group.outcome().is_none() {
+            if !self.outcomes.is_settled(end) {
                 let _ = self.commit(&mut tail);
             }
         }
-        match ticket.group.outcome() {
-            Some(outcome) => outcome.map(|()| ticket.end),
-            None => Err(self.poison_error()),
-        }
+        self.outcomes.take(end).map(|()| end)
     }
 
     /// Waits until everything up to `position` is on the device, sharing the sync with whoever else waits.
@@ -218,19 +220,21 @@ impl Log {
     }
 
     fn commit(&self, tail: &mut Tail) -> Result<()> {
-        let (mut bytes, group, end) = {
+        let (mut bytes, members, positions) = {
             let mut pending = lock(&self.pending);
             if pending.bytes.is_empty() {
                 return Ok(());
             }
             let bytes = std::mem::replace(&mut pending.bytes, std::mem::take(&mut tail.spare));
-            (bytes, std::mem::take(&mut pending.group), pending.end)
+            let positions = pending.start..pending.end;
+            pending.start = pending.end;
+            (bytes, std::mem::take(&mut pending.members), positions)
         };
         let outcome = self.check().and_then(|()| self.write(tail, &bytes));
         if outcome.is_ok() {
-            self.written.store(end, Ordering::Release);
+            self.written.store(positions.end, Ordering::Release);
         }
-        group.settle(outcome.clone());
+        self.outcomes.settle(positions, members, &outcome);
         bytes.clear();
         if bytes.capacity() <= 1 << 20 {
             tail.spare = bytes;
@@ -299,10 +303,6 @@ impl Log {
     pub(crate) fn poison(&self, op: &'static str, source: io::Error) -> Error {
         let error = Error::Poisoned { path: self.path.clone(), op, source: Arc::new(source) };
         self.poison.get_or_init(|| error).clone()
-    }
-
-    fn poison_error(&self) -> Error {
-        self.poison("write", io::Error::other("a write was abandoned"))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Changes across maps that happen together or not at all.
 //!
-//! A batch is one record of the log. Its changes become visible while all shards they touch are
-//! locked, always in the same order, so batches cannot wait for each other in a circle.
+//! A batch is one record of the log. It takes the shards it touches always in the same order, so
+//! batches cannot wait for each other in a circle, and becomes visible while all of them are locked.
 
 use super::map::{AnyMap, LockedShard, Map};
 use super::name;
+use super::table::Order;
 use super::store::Core;
 use crate::error::Result;
 use crate::sync_policy::{Durability, SyncPolicy};
@@ -98,15 +99,17 @@ impl Batch {
             shards.entry((change.map.id(), change.map.shard_of(&change.key))).or_insert(i);
         }
         // A BTreeMap iterates, and so locks, in order.
+        let order: Vec<Order<'_>> = shards.iter().map(|(place, &i)| maps[i].order(place.1)).collect();
+        let position = self.core.write(b'B', &body)?;
         let mut held: BTreeMap<(usize, usize), Box<dyn LockedShard + '_>> =
             shards.iter().map(|(&place, &i)| (place, maps[i].lock(place.1))).collect();
-        let position = self.core.write(b'B', &body)?;
         for change in self.changes {
             if let Some(shard) = held.get_mut(&(change.map.id(), change.map.shard_of(&change.key))) {
                 shard.apply(&change.key, change.value);
             }
         }
         drop(held);
+        drop(order);
         self.core.settle(position, strictest.raise(level.max(Durability::Write)))
     }
 

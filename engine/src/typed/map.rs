@@ -2,7 +2,7 @@
 
 use super::name;
 use super::store::Core;
-use super::table::{Place, Shard, Table};
+use super::table::{Order, Place, Shard, Table};
 use crate::error::{Error, Result};
 use crate::sync_policy::{Durability, SyncPolicy};
 use serde::Serialize;
@@ -123,6 +123,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
         name::check_key(key)?;
         self.core.log.check()?;
         let place = self.map.table.place(key);
+        let _order = self.map.table.order(place.shard);
         self.map.table.write(place.shard).put_buffered(place, value);
         Ok(())
     }
@@ -152,9 +153,9 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
         let position = with_body(|body| {
             // Encoded before the lock is taken: others wait only for the write.
             self.map.push_set(body, key, &value)?;
-            let mut shard = self.map.table.write(place.shard);
+            let _order = self.map.table.order(place.shard);
             let position = self.core.write(b'S', body)?;
-            shard.put_logged(place, value);
+            self.map.table.write(place.shard).put_logged(place, value);
             Ok(position)
         })?;
         self.core.settle(position, self.map.sync.raise(level))
@@ -165,6 +166,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
         name::check_key(key)?;
         self.core.log.check()?;
         let place = self.map.table.place(key);
+        let _order = self.map.table.order(place.shard);
         Ok(self.map.table.write(place.shard).remove_buffered(place))
     }
 
@@ -206,36 +208,40 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
         name::check_key(key)?;
         let level = self.map.sync.raise(level);
         let place = self.map.table.place(key);
-        let mut shard = self.map.table.write(place.shard);
-        let (change, answer) = change(shard.get(place));
+        let table = &self.map.table;
+        let order = table.order(place.shard);
+        let (change, answer, absent, gone) = {
+            let shard = table.read(place.shard);
+            let value = shard.get(place);
+            let (change, answer) = change(value);
+            (change, answer, value.is_none(), shard.is_gone(key))
+        };
         let position = match change {
             Change::Keep => return Ok(answer),
             // A delete of an absent key says nothing new, unless the log still holds the key.
-            Change::Delete if shard.get(place).is_none() && (level == Durability::Async || !shard.is_gone(key)) => {
-                return Ok(answer);
-            }
+            Change::Delete if absent && (level == Durability::Async || !gone) => return Ok(answer),
             Change::Set(value) if level == Durability::Async => {
                 self.core.log.check()?;
-                shard.put_buffered(place, value);
+                table.write(place.shard).put_buffered(place, value);
                 return Ok(answer);
             }
             Change::Delete if level == Durability::Async => {
                 self.core.log.check()?;
-                shard.remove_buffered(place);
+                table.write(place.shard).remove_buffered(place);
                 return Ok(answer);
             }
             Change::Set(value) => {
                 let position = self.map.with_set(key, &value, |body| self.core.write(b'S', body))?;
-                shard.put_logged(place, value);
+                table.write(place.shard).put_logged(place, value);
                 position
             }
             Change::Delete => {
                 let position = self.map.with_delete(key, |body| self.core.write(b'D', body))?;
-                shard.remove_logged(place);
+                table.write(place.shard).remove_logged(place);
                 position
             }
         };
-        drop(shard);
+        drop(order);
         self.core.settle(position, level)?;
         Ok(answer)
     }
@@ -315,6 +321,9 @@ pub(super) trait AnyMap: Send + Sync + Debug {
     fn shard_of(&self, key: &str) -> usize;
     /// Logs what is buffered; whether there was anything.
     fn flush(&self, core: &Core) -> Result<bool>;
+    /// Takes the right to change keys of a shard.
+    fn order(&self, shard: usize) -> Order<'_>;
+    /// Locks a shard's memory against readers.
     fn lock(&self, shard: usize) -> Box<dyn LockedShard + '_>;
 }
 
@@ -373,10 +382,10 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> AnyMap for MapCore
             if !self.table.read(shard).has_buffered() {
                 continue;
             }
-            let mut shard = self.table.write(shard);
+            let _order = self.table.order(shard);
             let mut bytes = Vec::new();
             let mut ends: Vec<(u8, usize)> = Vec::new();
-            for (key, value) in shard.buffered() {
+            for (key, value) in self.table.read(shard).buffered() {
                 let kind = if value.is_some() { b'S' } else { b'D' };
                 match value {
                     Some(value) => self.push_set(&mut bytes, key, value)?,
@@ -387,10 +396,14 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> AnyMap for MapCore
             let mut start = 0;
             let bodies = ends.iter().map(|&(kind, end)| (kind, &bytes[std::mem::replace(&mut start, end)..end]));
             core.write_all(bodies)?;
-            shard.all_logged();
+            self.table.write(shard).all_logged();
             wrote = true;
         }
         Ok(wrote)
+    }
+
+    fn order(&self, shard: usize) -> Order<'_> {
+        self.table.order(shard)
     }
 
     fn lock(&self, shard: usize) -> Box<dyn LockedShard + '_> {

@@ -356,7 +356,7 @@ impl Core {
             self.convert()?;
         }
         let ticket = self.log.submit(kind, body)?;
-        let position = self.log.wait_written(&ticket)?;
+        let position = self.log.wait_written(ticket)?;
         self.records.fetch_add(1, Ordering::Relaxed);
         Ok(position)
     }
@@ -368,7 +368,7 @@ impl Core {
         }
         let mut count = 0;
         let ticket: Ticket = self.log.submit_all(records.into_iter().inspect(|_| count += 1))?;
-        let position = self.log.wait_written(&ticket)?;
+        let position = self.log.wait_written(ticket)?;
         self.records.fetch_add(count, Ordering::Relaxed);
         Ok(position)
     }
@@ -489,7 +489,7 @@ impl Core {
         }
         if self.log.mark_is_due() {
             let ticket = self.log.submit(b'M', b"synced\n")?;
-            self.log.wait_written(&ticket)?;
+            self.log.wait_written(ticket)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const HASHER: FixedState = FixedState::with_seed(0x7479_7065_6473_746f);
 
@@ -35,7 +35,15 @@ pub(super) struct Shard<V> {
 /// On a line of its own, so that threads in neighbouring shards do not disturb each other.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Cell<V>(RwLock<Shard<V>>);
+struct Cell<V> {
+    /// Held from a change's place in the log until it is in memory. Readers never wait for it, so
+    /// they never wait for a device.
+    order: Mutex<()>,
+    shard: RwLock<Shard<V>>,
+}
+
+/// The right to change keys of a shard; see [`Table::order`].
+pub(super) type Order<'a> = MutexGuard<'a, ()>;
 
 /// All shards of a map.
 #[derive(Debug)]
@@ -55,7 +63,8 @@ impl<V> Table<V> {
     /// A table of `shards` shards, a power of two.
     pub(super) fn new(shards: usize) -> Self {
         debug_assert!(shards.is_power_of_two());
-        let cell = |_| Cell(RwLock::new(Shard { slots: HashTable::new(), dirty: Vec::new(), gone: BTreeSet::new() }));
+        let shard = || Shard { slots: HashTable::new(), dirty: Vec::new(), gone: BTreeSet::new() };
+        let cell = |_| Cell { order: Mutex::new(()), shard: RwLock::new(shard()) };
         Self { cells: (0..shards).map(cell).collect() }
     }
 
@@ -69,12 +78,18 @@ impl<V> Table<V> {
         self.cells.len()
     }
 
+    /// Serialises the changes of a shard: whoever changes a key holds this from before he takes a place
+    /// in the log until the change is in memory, so both have the same order.
+    pub(super) fn order(&self, shard: usize) -> Order<'_> {
+        self.cells[shard].order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn read(&self, shard: usize) -> RwLockReadGuard<'_, Shard<V>> {
-        self.cells[shard].0.read().unwrap_or_else(PoisonError::into_inner)
+        self.cells[shard].shard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn write(&self, shard: usize) -> RwLockWriteGuard<'_, Shard<V>> {
-        self.cells[shard].0.write().unwrap_or_else(PoisonError::into_inner)
+        self.cells[shard].shard.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn len(&self) -> usize {
