@@ -4,7 +4,9 @@
 //! write has the syncs per write beside it; a null subject is the harness's own cost and is never ranked.
 
 use super::words;
-use crate::result::{Bench, Cell, CellKind, Counters, Crash, Model, OpStats, Percentiles, Phase, Results, Role, Space, Ttfp, Verdict};
+use crate::result::{
+    Bench, Cell, CellKind, Counters, Crash, Model, OpStats, Percentiles, Phase, Results, Role, Space, Ttfp, Verdict,
+};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,8 +130,25 @@ pub(super) fn machine(results: &Results) -> Vec<(&'static str, String)> {
         ("storage", known(&storage.filesystem) + &mount),
         ("processor", format!("{}, {cores}, {memory} memory", known(&host.cpu))),
         ("system", format!("{} {}", known(&host.os), words::line(&host.kernel))),
-        ("harness", format!("{}, {}, profile {}, seed {}", known(&results.run.version), known(&host.rustc), known(&results.run.profile), results.run.seed)),
-        ("run", format!("{}, {} cells in {}", known(&results.run.id), words::count(results.cells.len() as u64), time(results.run.duration_ns))),
+        (
+            "harness",
+            format!(
+                "{}, {}, profile {}, seed {}",
+                known(&results.run.version),
+                known(&host.rustc),
+                known(&results.run.profile),
+                results.run.seed
+            ),
+        ),
+        (
+            "run",
+            format!(
+                "{}, {} cells in {}",
+                known(&results.run.id),
+                words::count(results.cells.len() as u64),
+                time(results.run.duration_ns)
+            ),
+        ),
     ]
 }
 
@@ -146,7 +165,11 @@ pub(super) fn place(scenario: &str, group: &str) -> String {
 }
 
 /// Bench cells of one (scenario, group) with their measurements.
-pub(super) fn benches<'a>(results: &'a Results, scenario: &'a str, group: &'a str) -> impl Iterator<Item = (&'a Cell, &'a Bench)> + Clone {
+pub(super) fn benches<'a>(
+    results: &'a Results,
+    scenario: &'a str,
+    group: &'a str,
+) -> impl Iterator<Item = (&'a Cell, &'a Bench)> + Clone {
     let here = move |cell: &&Cell| cell.scenario == scenario && cell.group == group;
     results.cells.iter().filter(here).filter_map(|cell| cell.bench.as_ref().map(|bench| (cell, bench)))
 }
@@ -177,7 +200,11 @@ pub(super) fn main_op(phase: &Phase) -> Option<(&str, &OpStats)> {
 /// The bench cell and phase that say what an acknowledged write of (subject, sync) costs.
 pub(super) fn cost<'a>(results: &'a Results, subject: &str, sync: &str) -> Option<(&'a Cell, &'a Phase, &'a OpStats)> {
     let writes = |cell: &'a Cell| -> Option<(&'a Phase, &'a OpStats)> {
-        let phases = cell.bench.iter().flat_map(|bench| &bench.phases).filter(|phase| !matches!(phase.name.as_str(), "prefill" | "warmup"));
+        let phases = cell
+            .bench
+            .iter()
+            .flat_map(|bench| &bench.phases)
+            .filter(|phase| !matches!(phase.name.as_str(), "prefill" | "warmup"));
         let candidates = phases.filter_map(|phase| main_op(phase).filter(|(name, _)| is_write(name)).map(|(_, op)| (phase, op)));
         candidates.max_by_key(|(phase, op)| (phase.name == "run", op.count))
     };
@@ -187,8 +214,11 @@ pub(super) fn cost<'a>(results: &'a Results, subject: &str, sync: &str) -> Optio
     for cell in results.cells.iter().filter(same).filter(|cell| writes(cell).is_some()) {
         covered.entry((&cell.scenario, &cell.group, &cell.level)).or_default().insert(&cell.sync);
     }
-    let first = |key: &(&str, &str, &str)| results.cells.iter().position(|c| (c.scenario.as_str(), c.group.as_str(), c.level.as_str()) == *key);
-    let lead = covered.iter().max_by_key(|(key, syncs)| (syncs.len(), key.2 == "write", Reverse(first(key)))).map(|(key, _)| *key)?;
+    let first = |key: &(&str, &str, &str)| {
+        results.cells.iter().position(|c| (c.scenario.as_str(), c.group.as_str(), c.level.as_str()) == *key)
+    };
+    let lead =
+        covered.iter().max_by_key(|(key, syncs)| (syncs.len(), key.2 == "write", Reverse(first(key)))).map(|(key, _)| *key)?;
     let at_lead = |cell: &&Cell| (cell.scenario.as_str(), cell.group.as_str(), cell.level.as_str()) == lead && cell.sync == sync;
     let cell = results.cells.iter().filter(same).find(at_lead)?;
     writes(cell).map(|(phase, op)| (cell, phase, op))
@@ -262,7 +292,9 @@ fn promise(results: &Results) -> Section {
             None => (Value::Missing, None),
         };
         let cost = cost(results, subject, sync);
-        let latency = |pick: fn(&Percentiles) -> Option<u64>| cost.and_then(|(_, _, op)| pick(&op.service)).map_or(Value::Missing, |ns| figure(time(ns)));
+        let latency = |pick: fn(&Percentiles) -> Option<u64>| {
+            cost.and_then(|(_, _, op)| pick(&op.service)).map_or(Value::Missing, |ns| figure(time(ns)))
+        };
         let of_crash = |pick: fn(&Crash) -> u64| crash.as_ref().map_or(Value::Missing, |crash| figure(words::count(pick(crash))));
         let files = cost.and_then(|(cell, phase, _)| cell.bench.as_ref().and_then(|bench| space(bench, phase)));
         rows.push(Row {
@@ -282,7 +314,12 @@ fn promise(results: &Results) -> Section {
             ],
         });
         if let Some((cell, phase, _)) = cost {
-            let place = format!("{} ({} level, phase {})", place(&cell.scenario, &cell.group), words::line(&cell.level), words::line(&phase.name));
+            let place = format!(
+                "{} ({} level, phase {})",
+                place(&cell.scenario, &cell.group),
+                words::line(&cell.level),
+                words::line(&phase.name)
+            );
             places.entry(place).or_default().insert(words::line(subject));
         }
     }
@@ -290,7 +327,8 @@ fn promise(results: &Results) -> Section {
     for (place, subjects) in places {
         notes.push(format!("Speed and size from {place}: {}.", subjects.into_iter().collect::<Vec<_>>().join(", ")));
     }
-    let heads = ["store", "sync", "verdict", "kills", "promised lost", "acked lost", "p50", "p99", "throughput", "syncs/write", "file"];
+    let heads =
+        ["store", "sync", "verdict", "kills", "promised lost", "acked lost", "p50", "p99", "throughput", "syncs/write", "file"];
     let table = Table { columns: columns(&heads), rows, notes, commands: vec![words::command(results)], ..Table::default() };
     Section {
         id: "promise",
@@ -304,7 +342,8 @@ fn promise(results: &Results) -> Section {
 fn ttfp(results: &Results) -> Section {
     let mut tables = Vec::new();
     for (scenario, group) in groups(results) {
-        let found = benches(results, scenario, group).flat_map(|(cell, bench)| bench.phases.iter().filter_map(move |phase| phase.ttfp.as_ref().map(|ttfp| (cell, ttfp))));
+        let found = benches(results, scenario, group)
+            .flat_map(|(cell, bench)| bench.phases.iter().filter_map(move |phase| phase.ttfp.as_ref().map(|ttfp| (cell, ttfp))));
         let found: Vec<(&Cell, &Ttfp)> = found.collect();
         let mut notes = vec!["Time to first payment (TTFP): from the wish to open a channel to its first payment. The model check puts serial syncs × sync latency beside TTFP minus TTFP under never.".to_owned()];
         for model in found.iter().filter_map(|(_, ttfp)| ttfp.model.as_ref()).map(model_note) {
@@ -314,7 +353,8 @@ fn ttfp(results: &Results) -> Section {
         }
         let rows = found.iter().map(|(cell, ttfp)| {
             let vs = ttfp.published_ns.filter(|p| *p > 0 && ttfp.mean > 0.0).map(|p| ttfp.mean / p as f64);
-            let check = ttfp.check.as_ref().map(|check| format!("{} / {}", words::ns(check.expected_ns), words::ns(check.observed_ns)));
+            let check =
+                ttfp.check.as_ref().map(|check| format!("{} / {}", words::ns(check.expected_ns), words::ns(check.observed_ns)));
             let timing = |ns: u64| if ttfp.count > 0 { figure(time(ns)) } else { Value::Missing };
             row(
                 cell,
@@ -335,15 +375,45 @@ fn ttfp(results: &Results) -> Section {
                 ],
             )
         });
-        let heads = ["store", "sync", "how", "channels", "p50", "p99", "mean", "published", "of it", "syncs on path", "hub busy", "hub queue p99", "check expected / seen"];
+        let heads = [
+            "store",
+            "sync",
+            "how",
+            "channels",
+            "p50",
+            "p99",
+            "mean",
+            "published",
+            "of it",
+            "syncs on path",
+            "hub busy",
+            "hub queue p99",
+            "check expected / seen",
+        ];
         let commands = commands_of(results, found.iter().map(|(cell, _)| *cell));
-        tables.extend(some(Table { title: place(scenario, group), columns: columns(&heads), rows: rows.collect(), notes, commands }));
+        tables.extend(some(Table {
+            title: place(scenario, group),
+            columns: columns(&heads),
+            rows: rows.collect(),
+            notes,
+            commands,
+        }));
     }
-    Section { id: "ttfp", title: "Time to first payment", intro: "How long a payer waits until the first payment through a newly opened channel.", tables, points: Vec::new() }
+    Section {
+        id: "ttfp",
+        title: "Time to first payment",
+        intro: "How long a payer waits until the first payment through a newly opened channel.",
+        tables,
+        points: Vec::new(),
+    }
 }
 
 fn model_note(model: &Model) -> String {
-    let fitted = if model.fitted.is_empty() { "nothing fitted".to_owned() } else { format!("fitted: {}", words::line(&model.fitted.join(", "))) };
+    let fitted = if model.fitted.is_empty() {
+        "nothing fitted".to_owned()
+    } else {
+        format!("fitted: {}", words::line(&model.fitted.join(", ")))
+    };
     let (cpu, sync, net) = (time(model.cpu_per_message_ns), time(model.sync_latency_ns), time(model.message_latency_ns));
     format!("Simulated with {cpu} processor time for each message, {sync} for a sync, {net} on the network; {fitted}.")
 }
@@ -351,7 +421,12 @@ fn model_note(model: &Model) -> String {
 fn money(results: &Results) -> Section {
     let cells = results.cells.iter().filter_map(|cell| cell.crash.as_ref()?.money.as_ref().map(|money| (cell, money)));
     let rows = cells.clone().map(|(cell, money)| {
-        let states: Vec<String> = money.half_states.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{} {}", words::line(name), words::count(*n))).collect();
+        let states: Vec<String> = money
+            .half_states
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .map(|(name, n)| format!("{} {}", words::line(name), words::count(*n)))
+            .collect();
         row(
             cell,
             vec![
@@ -366,10 +441,31 @@ fn money(results: &Results) -> Section {
             ],
         )
     });
-    let heads = ["store", "sync", "crash", "payments acked", "payments lost", "wei lost", "vouchers unredeemable", "channels in a half state"];
+    let heads = [
+        "store",
+        "sync",
+        "crash",
+        "payments acked",
+        "payments lost",
+        "wei lost",
+        "vouchers unredeemable",
+        "channels in a half state",
+    ];
     let notes = vec!["Payments lost: acknowledged to their payers, but the hub no longer has the voucher. Half states are named after the crash points c1 to c8.".to_owned()];
-    let table = Table { columns: columns(&heads), rows: rows.collect(), notes, commands: commands_of(results, cells.map(|(cell, _)| cell)), ..Table::default() };
-    Section { id: "money", title: "What the losses mean in money", intro: "The same crashes, counted in payments and wei.", tables: some(table), points: Vec::new() }
+    let table = Table {
+        columns: columns(&heads),
+        rows: rows.collect(),
+        notes,
+        commands: commands_of(results, cells.map(|(cell, _)| cell)),
+        ..Table::default()
+    };
+    Section {
+        id: "money",
+        title: "What the losses mean in money",
+        intro: "The same crashes, counted in payments and wei.",
+        tables: some(table),
+        points: Vec::new(),
+    }
 }
 
 fn speed(results: &Results) -> Section {
@@ -378,22 +474,37 @@ fn speed(results: &Results) -> Section {
         let cells = benches(results, scenario, group);
         let names = phases(cells.clone());
         for name in &names {
-            let title = if names.len() > 1 { format!("{}: {}", place(scenario, group), words::line(name)) } else { place(scenario, group) };
+            let title = if names.len() > 1 {
+                format!("{}: {}", place(scenario, group), words::line(name))
+            } else {
+                place(scenario, group)
+            };
             tables.extend(some(speed_of(results, scenario, group, name, title.clone())));
             tables.extend(by_operation(results, scenario, group, name, format!("{title}, by operation")));
         }
     }
-    Section { id: "speed", title: "Speed, size and memory", intro: "Measured on the real disk, fastest first; the same operations for every subject of a table.", tables, points: Vec::new() }
+    Section {
+        id: "speed",
+        title: "Speed, size and memory",
+        intro: "Measured on the real disk, fastest first; the same operations for every subject of a table.",
+        tables,
+        points: Vec::new(),
+    }
 }
 
 fn speed_of(results: &Results, scenario: &str, group: &str, name: &str, title: String) -> Table {
-    let found: Vec<(&Cell, &Bench, &Phase)> = benches(results, scenario, group).filter_map(|(cell, bench)| Some((cell, bench, phase(bench, name)?))).collect();
+    let found: Vec<(&Cell, &Bench, &Phase)> =
+        benches(results, scenario, group).filter_map(|(cell, bench)| Some((cell, bench, phase(bench, name)?))).collect();
     let null_of = |sync: &str| {
         let nulls = || found.iter().filter(|(cell, ..)| cell.role == Role::Null);
         nulls().find(|(cell, ..)| cell.sync == sync).or_else(|| nulls().next()).map(|(_, _, phase)| *phase)
     };
     let net = |cell: &Cell, phase: &Phase| net_throughput(phase, null_of(&cell.sync));
-    let best = found.iter().filter(|(cell, ..)| cell.role == Role::Baseline).filter_map(|(cell, _, phase)| net(cell, phase)).fold(None, |best: Option<f64>, rate| Some(best.map_or(rate, |b| b.max(rate))));
+    let best = found
+        .iter()
+        .filter(|(cell, ..)| cell.role == Role::Baseline)
+        .filter_map(|(cell, _, phase)| net(cell, phase))
+        .fold(None, |best: Option<f64>, rate| Some(best.map_or(rate, |b| b.max(rate))));
     let mut rows: Vec<(u8, f64, Row)> = Vec::new();
     for (cell, bench, phase) in &found {
         let rank = match cell.role {
@@ -432,18 +543,37 @@ fn speed_of(results: &Results, scenario: &str, group: &str, name: &str, title: S
     }
     let ops: BTreeSet<&str> = found.iter().filter_map(|(_, _, phase)| main_op(phase)).map(|(name, _)| name).collect();
     let shape: BTreeSet<(u64, u64)> = found.iter().map(|(_, bench, _)| (bench.repetitions, bench.threads)).collect();
-    let shape: Vec<String> = shape.into_iter().map(|(n, threads)| format!("{} with {}", words::counted(n, "repetition"), words::counted(threads, "thread"))).collect();
+    let shape: Vec<String> = shape
+        .into_iter()
+        .map(|(n, threads)| format!("{} with {}", words::counted(n, "repetition"), words::counted(threads, "thread")))
+        .collect();
     let ops: Vec<String> = ops.into_iter().map(words::line).collect();
-    let latencies = if ops.is_empty() { String::new() } else { format!("; latencies of {}, from call to return", ops.join(", ")) };
+    let latencies =
+        if ops.is_empty() { String::new() } else { format!("; latencies of {}, from call to return", ops.join(", ")) };
     notes.push(format!("Median of {}{latencies}.", shape.join(", ")));
-    let heads = ["subject", "sync", "level", "throughput", "least..most", "× base", "time/op", "p50", "p99", "p99.9", "syncs/write", "file", "peak RSS"];
+    let heads = [
+        "subject",
+        "sync",
+        "level",
+        "throughput",
+        "least..most",
+        "× base",
+        "time/op",
+        "p50",
+        "p99",
+        "p99.9",
+        "syncs/write",
+        "file",
+        "peak RSS",
+    ];
     let commands = commands_of(results, found.iter().map(|(cell, ..)| *cell));
     Table { title, columns: columns(&heads), rows: rows.into_iter().map(|(.., row)| row).collect(), notes, commands }
 }
 
 /// One row for each operation, where a phase mixes several or has a rate to keep.
 fn by_operation(results: &Results, scenario: &str, group: &str, name: &str, title: String) -> Option<Table> {
-    let found: Vec<(&Cell, &Phase)> = benches(results, scenario, group).filter_map(|(cell, bench)| Some((cell, phase(bench, name)?))).collect();
+    let found: Vec<(&Cell, &Phase)> =
+        benches(results, scenario, group).filter_map(|(cell, bench)| Some((cell, phase(bench, name)?))).collect();
     let needed = |phase: &Phase| phase.ops.len() > 1 || phase.ops.values().any(|op| op.response.is_some() || op.errors > 0);
     if !found.iter().any(|(_, phase)| needed(phase)) {
         return None;
@@ -451,7 +581,9 @@ fn by_operation(results: &Results, scenario: &str, group: &str, name: &str, titl
     let mut rows = Vec::new();
     for (cell, phase) in &found {
         for (name, op) in &phase.ops {
-            let of = |p: Option<&Percentiles>, pick: fn(&Percentiles) -> Option<u64>| maybe(p.filter(|_| op.count > 0).and_then(pick), time);
+            let of = |p: Option<&Percentiles>, pick: fn(&Percentiles) -> Option<u64>| {
+                maybe(p.filter(|_| op.count > 0).and_then(pick), time)
+            };
             rows.push(row(
                 cell,
                 vec![
@@ -466,12 +598,29 @@ fn by_operation(results: &Results, scenario: &str, group: &str, name: &str, titl
                     of(op.response.as_ref(), |p| Some(p.p50)),
                     of(op.response.as_ref(), |p| p.p99),
                     of(op.response.as_ref(), |p| Some(p.max)),
-                    if is_write(name) { maybe(syncs_per_write(&phase.counters), words::figure) } else { Value::Text("–".to_owned()) },
+                    if is_write(name) {
+                        maybe(syncs_per_write(&phase.counters), words::figure)
+                    } else {
+                        Value::Text("–".to_owned())
+                    },
                 ],
             ));
         }
     }
-    let heads = ["subject", "sync", "operation", "count", "errors", "service p50", "service p99", "service max", "response p50", "response p99", "response max", "syncs/write"];
+    let heads = [
+        "subject",
+        "sync",
+        "operation",
+        "count",
+        "errors",
+        "service p50",
+        "service p99",
+        "service max",
+        "response p50",
+        "response p99",
+        "response max",
+        "syncs/write",
+    ];
     let notes = vec!["Service: from call to return. Response: from the moment the call was due, so that waiting behind a slow call counts; n/a where the workload keeps no rate.".to_owned()];
     let commands = commands_of(results, found.iter().map(|(cell, _)| *cell));
     Some(Table { title, columns: columns(&heads), rows, notes, commands })
@@ -501,9 +650,16 @@ fn own_cost(results: &Results) -> Section {
         }
     }
     let heads = ["subject", "sync", "scenario", "phase", "time/op", "cpu/op", "p50", "p99"];
-    let notes = vec!["The null subject does nothing: what is left is the harness itself, present in every figure above.".to_owned()];
+    let notes =
+        vec!["The null subject does nothing: what is left is the harness itself, present in every figure above.".to_owned()];
     let table = Table { columns: columns(&heads), rows, notes, commands: commands_of(results, nulls), ..Table::default() };
-    Section { id: "own-cost", title: "What the harness itself costs", intro: "The clock, the generator and the call, measured with a store that does nothing.", tables: some(table), points: Vec::new() }
+    Section {
+        id: "own-cost",
+        title: "What the harness itself costs",
+        intro: "The clock, the generator and the call, measured with a store that does nothing.",
+        tables: some(table),
+        points: Vec::new(),
+    }
 }
 
 fn crashes(results: &Results) -> Section {
@@ -511,7 +667,9 @@ fn crashes(results: &Results) -> Section {
     let rows = cells.clone().map(|cell| {
         let tried = cell.crash.as_ref().filter(|crash| crash.cases > 0);
         let n = |pick: fn(&Crash) -> u64| maybe(tried.map(pick), words::count);
-        let bad = tried.map(|crash| format!("{} / {} / {}", words::count(crash.corrupt), words::count(crash.unopenable), words::count(crash.hung)));
+        let bad = tried.map(|crash| {
+            format!("{} / {} / {}", words::count(crash.corrupt), words::count(crash.unopenable), words::count(crash.hung))
+        });
         row(
             cell,
             vec![
@@ -532,26 +690,71 @@ fn crashes(results: &Results) -> Section {
             ],
         )
     });
-    let heads = ["store", "sync", "scenario", "crash", "verdict", "cases", "acked", "promised", "promised lost", "acked lost", "loss window", "corrupt / unopenable / hung", "reopen p50", "reopen max"];
-    let tried: u64 = cells.clone().filter(|cell| cell.role != Role::Canary && cell.verdict == Verdict::Survived).filter_map(|cell| cell.crash.as_ref()).fold(0, |sum, crash| sum.saturating_add(crash.cases));
-    let mut notes = vec!["Loss window: the longest time between the acknowledgement of a lost operation and the crash.".to_owned()];
+    let heads = [
+        "store",
+        "sync",
+        "scenario",
+        "crash",
+        "verdict",
+        "cases",
+        "acked",
+        "promised",
+        "promised lost",
+        "acked lost",
+        "loss window",
+        "corrupt / unopenable / hung",
+        "reopen p50",
+        "reopen max",
+    ];
+    let tried: u64 = cells
+        .clone()
+        .filter(|cell| cell.role != Role::Canary && cell.verdict == Verdict::Survived)
+        .filter_map(|cell| cell.crash.as_ref())
+        .fold(0, |sum, crash| sum.saturating_add(crash.cases));
+    let mut notes =
+        vec!["Loss window: the longest time between the acknowledgement of a lost operation and the crash.".to_owned()];
     if tried > 0 {
         notes.push(format!("No loss in n crashes bounds the chance of one at 3/n with 95 % confidence; the surviving cells together had {} crashes.", words::count(tried)));
     }
-    let mut tables: Vec<Table> = some(Table { title: "Every cell".to_owned(), columns: columns(&heads), rows: rows.collect(), notes, commands: commands_of(results, cells) });
+    let mut tables: Vec<Table> = some(Table {
+        title: "Every cell".to_owned(),
+        columns: columns(&heads),
+        rows: rows.collect(),
+        notes,
+        commands: commands_of(results, cells),
+    });
     tables.extend(matrix(results));
-    Section { id: "crashes", title: "Crashes", intro: "Where the crashes fell, and what was there after reopening.", tables, points: Vec::new() }
+    Section {
+        id: "crashes",
+        title: "Crashes",
+        intro: "Where the crashes fell, and what was there after reopening.",
+        tables,
+        points: Vec::new(),
+    }
 }
 
 /// Policy × moment: how many crashes were seen to fall there.
 fn matrix(results: &Results) -> Option<Table> {
-    let cells: Vec<(&Cell, &Crash)> = results.cells.iter().filter_map(|cell| cell.crash.as_ref().filter(|crash| !crash.aimed.is_empty()).map(|crash| (cell, crash))).collect();
+    let cells: Vec<(&Cell, &Crash)> = results
+        .cells
+        .iter()
+        .filter_map(|cell| cell.crash.as_ref().filter(|crash| !crash.aimed.is_empty()).map(|crash| (cell, crash)))
+        .collect();
     let moments: BTreeSet<&String> = cells.iter().flat_map(|(_, crash)| crash.aimed.keys()).collect();
     let most = cells.iter().flat_map(|(_, crash)| crash.aimed.values()).map(|aimed| aimed.observed).max().unwrap_or(0).max(1);
     let rows = cells.iter().map(|(cell, crash)| {
-        let mut values = vec![Value::Text(named(&cell.subject, cell.role)), text(&cell.sync), text(words::kind(cell.kind)), Value::Verdict(cell.verdict)];
+        let mut values = vec![
+            Value::Text(named(&cell.subject, cell.role)),
+            text(&cell.sync),
+            text(words::kind(cell.kind)),
+            Value::Verdict(cell.verdict),
+        ];
         values.extend(moments.iter().map(|moment| match crash.aimed.get(*moment) {
-            Some(aimed) => Value::Heat(format!("{}/{}", words::count(aimed.observed), words::count(aimed.tried)), aimed.observed as f64 / most as f64, cell.verdict),
+            Some(aimed) => Value::Heat(
+                format!("{}/{}", words::count(aimed.observed), words::count(aimed.tried)),
+                aimed.observed as f64 / most as f64,
+                cell.verdict,
+            ),
             None => Value::Missing,
         }));
         row(cell, values)
@@ -560,8 +763,17 @@ fn matrix(results: &Results) -> Option<Table> {
     heads.extend(moments.iter().map(|moment| words::line(moment)));
     let mut columns: Vec<Column> = heads.into_iter().map(|name| Column { name, figures: true }).collect();
     columns.iter_mut().take(4).for_each(|column| column.figures = false);
-    let notes = vec!["Observed/aimed: crashes seen to have fallen at that moment, of those aimed at it. The verdict is the whole row's.".to_owned()];
-    let table = Table { title: "Crash matrix: policy × moment".to_owned(), columns, rows: rows.collect(), notes, commands: commands_of(results, cells.iter().map(|(cell, _)| *cell)) };
+    let notes = vec![
+        "Observed/aimed: crashes seen to have fallen at that moment, of those aimed at it. The verdict is the whole row's."
+            .to_owned(),
+    ];
+    let table = Table {
+        title: "Crash matrix: policy × moment".to_owned(),
+        columns,
+        rows: rows.collect(),
+        notes,
+        commands: commands_of(results, cells.iter().map(|(cell, _)| *cell)),
+    };
     some(table).pop()
 }
 
@@ -585,25 +797,61 @@ fn findings(results: &Results) -> Section {
     let mut columns = columns(&heads);
     columns.iter_mut().for_each(|column| column.figures = false);
     let table = Table { columns, rows: rows.collect(), ..Table::default() };
-    Section { id: "findings", title: "Findings", intro: "What was found wrong, and the command that shows it again.", tables: some(table), points: Vec::new() }
+    Section {
+        id: "findings",
+        title: "Findings",
+        intro: "What was found wrong, and the command that shows it again.",
+        tables: some(table),
+        points: Vec::new(),
+    }
 }
 
 /// Warnings, cells without figures, and what the run says nothing about.
 fn gaps(results: &Results) -> Section {
-    let warnings = results.warnings.iter().map(|warning| row_of(vec![text(&warning.code), warning.cell.as_deref().map_or(Value::Text("–".to_owned()), text), text(&warning.text)]));
-    let mut warned = Table { title: "Warnings".to_owned(), columns: columns(&["code", "cell", "warning"]), rows: warnings.collect(), ..Table::default() };
+    let warnings = results.warnings.iter().map(|warning| {
+        row_of(vec![text(&warning.code), warning.cell.as_deref().map_or(Value::Text("–".to_owned()), text), text(&warning.text)])
+    });
+    let mut warned = Table {
+        title: "Warnings".to_owned(),
+        columns: columns(&["code", "cell", "warning"]),
+        rows: warnings.collect(),
+        ..Table::default()
+    };
     if !warned.rows.is_empty() {
         warned.notes.push("harness show CODE explains a warning.".to_owned());
     }
-    let bare = |cell: &&Cell| cell.verdict == Verdict::NotMeasured || cell.reason.is_some() || (cell.bench.is_none() && cell.crash.is_none());
+    let bare = |cell: &&Cell| {
+        cell.verdict == Verdict::NotMeasured || cell.reason.is_some() || (cell.bench.is_none() && cell.crash.is_none())
+    };
     let rows = results.cells.iter().filter(bare).map(|cell| {
         let reason = cell.reason.as_deref().map_or(Value::Missing, text);
-        row(cell, vec![Value::Text(named(&cell.subject, cell.role)), text(&cell.sync), Value::Text(place(&cell.scenario, &cell.group)), text(words::kind(cell.kind)), Value::Verdict(cell.verdict), reason])
+        row(
+            cell,
+            vec![
+                Value::Text(named(&cell.subject, cell.role)),
+                text(&cell.sync),
+                Value::Text(place(&cell.scenario, &cell.group)),
+                text(words::kind(cell.kind)),
+                Value::Verdict(cell.verdict),
+                reason,
+            ],
+        )
     });
-    let reasons = Table { title: "Cells with a remark".to_owned(), columns: columns(&["store", "sync", "scenario", "kind", "verdict", "reason"]), rows: rows.collect(), ..Table::default() };
+    let reasons = Table {
+        title: "Cells with a remark".to_owned(),
+        columns: columns(&["store", "sync", "scenario", "kind", "verdict", "reason"]),
+        rows: rows.collect(),
+        ..Table::default()
+    };
     let tables = some(warned).into_iter().chain(some(reasons)).collect();
     let points = results.not_tested.iter().map(|sentence| format!("Not tested: {}", words::line(sentence))).collect();
-    Section { id: "gaps", title: "Warnings, and what was not tested", intro: "Read these before you rely on a figure.", tables, points }
+    Section {
+        id: "gaps",
+        title: "Warnings, and what was not tested",
+        intro: "Read these before you rely on a figure.",
+        tables,
+        points,
+    }
 }
 
 /// The run's command, and one cell's as the way to repeat a part.
@@ -615,7 +863,23 @@ fn commands_of<'a>(results: &Results, cells: impl Iterator<Item = &'a Cell>) -> 
 
 /// Whether an operation changes the store.
 fn is_write(name: &str) -> bool {
-    !matches!(name, "get" | "read" | "scan" | "list" | "peek" | "iterate" | "iter" | "contains" | "count" | "len" | "load" | "open" | "close" | "dump")
+    !matches!(
+        name,
+        "get"
+            | "read"
+            | "scan"
+            | "list"
+            | "peek"
+            | "iterate"
+            | "iter"
+            | "contains"
+            | "count"
+            | "len"
+            | "load"
+            | "open"
+            | "close"
+            | "dump"
+    )
 }
 
 fn named(subject: &str, role: Role) -> String {
@@ -635,7 +899,25 @@ pub(super) fn window(ms: f64) -> String {
 
 /// Names that hold words; all other columns hold figures and are aligned right.
 fn columns(names: &[&str]) -> Vec<Column> {
-    const WORDS: &[&str] = &["store", "subject", "sync", "level", "verdict", "how", "scenario", "crash", "phase", "operation", "cell", "command", "code", "warning", "kind", "reason", "channels in a half state"];
+    const WORDS: &[&str] = &[
+        "store",
+        "subject",
+        "sync",
+        "level",
+        "verdict",
+        "how",
+        "scenario",
+        "crash",
+        "phase",
+        "operation",
+        "cell",
+        "command",
+        "code",
+        "warning",
+        "kind",
+        "reason",
+        "channels in a half state",
+    ];
     names.iter().map(|name| Column { name: (*name).to_owned(), figures: !WORDS.contains(name) }).collect()
 }
 

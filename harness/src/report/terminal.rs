@@ -57,15 +57,34 @@ fn write_section(out: &mut String, section: &Section, width: Option<usize>, pain
 
 /// Columns that a narrow terminal does without, first to go first; the page and the markdown have them all.
 const EXPENDABLE: &[&str] = &[
-    "reopen max", "service max", "response max", "hub queue p99", "scenario", "hub busy", "time/op", "reopen p50", "errors", "acked", "of it",
-    "corrupt / unopenable / hung", "count", "channels", "level", "least..most", "p99.9", "peak RSS", "syncs on path", "service p50", "response p50",
+    "reopen max",
+    "service max",
+    "response max",
+    "hub queue p99",
+    "scenario",
+    "hub busy",
+    "time/op",
+    "reopen p50",
+    "errors",
+    "acked",
+    "of it",
+    "corrupt / unopenable / hung",
+    "count",
+    "channels",
+    "level",
+    "least..most",
+    "p99.9",
+    "peak RSS",
+    "syncs on path",
+    "service p50",
+    "response p50",
 ];
 
 fn laid_out(table: &Table, width: Option<usize>) -> String {
     let mut columns: Vec<Laid> = (0..table.columns.len()).map(|i| Laid::of(table, i)).collect();
     let mut left_out = Vec::new();
+    let total = |columns: &[Laid]| columns.iter().map(|column| column.width + 1).sum::<usize>();
     if let Some(width) = width {
-        let total = |columns: &[Laid]| columns.iter().map(|column| column.width + 1).sum::<usize>();
         for name in EXPENDABLE {
             if total(&columns) <= width {
                 break;
@@ -76,6 +95,7 @@ fn laid_out(table: &Table, width: Option<usize>) -> String {
             }
         }
     }
+    let roomy = width.is_none_or(|width| total(&columns) + columns.len() <= width);
     let mut grid = comfy_table::Table::new();
     grid.load_preset(LINES);
     match width.and_then(|width| u16::try_from(width).ok()) {
@@ -88,7 +108,7 @@ fn laid_out(table: &Table, width: Option<usize>) -> String {
     }
     for (i, column) in columns.iter().enumerate() {
         if let Some(laid) = grid.column_mut(i) {
-            laid.set_padding((0, 1));
+            laid.set_padding((0, u16::from(roomy)));
             laid.set_cell_alignment(if column.figures { CellAlignment::Right } else { CellAlignment::Left });
         }
     }
@@ -111,14 +131,16 @@ struct Laid {
 impl Laid {
     fn of(table: &Table, i: usize) -> Laid {
         let (name, figures) = table.columns.get(i).map(|column| (column.name.clone(), column.figures)).unwrap_or_default();
-        let head = name.replace(" / ", "/").replace('/', "/\n").replace(' ', "\n");
+        let broken = |name: &str| name.replace("throughput", "rate").replace(" / ", "/").replace('/', "/\n").replace(' ', "\n");
+        let head = if figures { broken(&name) } else { name.clone() };
         let value = |value: &Value| match value {
             Value::Figure(text) => text.replace(' ', ""),
             Value::Text(text) => text.replace(" (", "\n("),
             _ => value.words(),
         };
         let values: Vec<String> = table.rows.iter().map(|row| row.values.get(i).map(value).unwrap_or_default()).collect();
-        let width = values.iter().chain([&head]).flat_map(|text| text.lines()).map(|line| line.chars().count()).max().unwrap_or(0);
+        let width =
+            values.iter().chain([&head]).flat_map(|text| text.lines()).map(|line| line.chars().count()).max().unwrap_or(0);
         Laid { name, head, values, figures, width }
     }
 }
@@ -152,7 +174,15 @@ impl Paint {
 
     /// Colours each verdict with its sign; the width stays as laid out.
     fn verdicts(&self, text: &str) -> String {
-        let all = [Verdict::Survived, Verdict::NotMeasured, Verdict::Lost, Verdict::Corrupt, Verdict::Unopenable, Verdict::Hung, Verdict::HarnessBroken];
+        let all = [
+            Verdict::Survived,
+            Verdict::NotMeasured,
+            Verdict::Lost,
+            Verdict::Corrupt,
+            Verdict::Unopenable,
+            Verdict::Hung,
+            Verdict::HarnessBroken,
+        ];
         all.into_iter().fold(text.to_owned(), |text, verdict| {
             let plain = Value::Verdict(verdict).words();
             let code = match verdict {

@@ -28,7 +28,11 @@ pub fn rate(per_second: f64) -> String {
 pub fn rates(least: f64, most: f64) -> String {
     let (least, most) = (rate(least), rate(most));
     let unit = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit() || ".,".contains(c)).to_owned();
-    if unit(&least) == unit(&most) { format!("{}..{most}", least.trim_end_matches(&unit(&least))) } else { format!("{least}..{most}") }
+    if unit(&least) == unit(&most) {
+        format!("{}..{most}", least.trim_end_matches(&unit(&least)))
+    } else {
+        format!("{least}..{most}")
+    }
 }
 
 /// A ratio: `1.25 ×`, `0.032 ×`, `1/2,900 ×`.
@@ -184,7 +188,15 @@ pub fn headline(results: &Results) -> Headline {
     let open = crashes().filter(accused).filter(|c| c.verdict == Verdict::NotMeasured).count() as u64;
 
     let (tone, sentence) = if let Some(cell) = acquitted {
-        (Tone::Broken, format!("HARNESS BROKEN: the canary {} under {} survived{}. It is broken on purpose and must be convicted, so no verdict of this run counts.", line(&cell.subject), line(&cell.sync), cases_of(cell)))
+        (
+            Tone::Broken,
+            format!(
+                "HARNESS BROKEN: the canary {} under {} survived{}. It is broken on purpose and must be convicted, so no verdict of this run counts.",
+                line(&cell.subject),
+                line(&cell.sync),
+                cases_of(cell)
+            ),
+        )
     } else if let Some(cell) = broken {
         let why = cell.reason.as_deref().map(|r| format!(": {}", line(r))).unwrap_or_default();
         (Tone::Broken, format!("HARNESS BROKEN in cell {}{why}. No verdict of this run counts.", line(&cell.id)))
@@ -200,7 +212,10 @@ pub fn headline(results: &Results) -> Headline {
             n => counted(n as u64, "store"),
         };
         let policies = if syncs.len() == 1 { "1 sync policy".to_owned() } else { format!("{} sync policies", syncs.len()) };
-        let mut text = format!("Every promise held: {who} under {policies}, {}, no promised operation lost.", if cases == 1 { "1 crash".to_owned() } else { format!("{} crashes", count(cases)) });
+        let mut text = format!(
+            "Every promise held: {who} under {policies}, {}, no promised operation lost.",
+            if cases == 1 { "1 crash".to_owned() } else { format!("{} crashes", count(cases)) }
+        );
         if open > 0 {
             text += &format!(" {} could not be tried here.", counted(open, "cell"));
         }
@@ -229,7 +244,12 @@ fn canary(cell: &Cell) -> String {
         (Verdict::Survived, _) => format!("{name} SURVIVED{}: the judge is blind, the harness is broken.", cases_of(cell)),
         (Verdict::HarnessBroken, _) => format!("{name}: harness-broken{}.", because(cell)),
         (Verdict::NotMeasured, _) => format!("{name} was not tried{}.", because(cell)),
-        (found, Some(crash)) => format!("{name} convicted ({}){}: {} promised operations lost.", verdict(found), cases_of(cell), count(crash.lost_promised)),
+        (found, Some(crash)) => format!(
+            "{name} convicted ({}){}: {} promised operations lost.",
+            verdict(found),
+            cases_of(cell),
+            count(crash.lost_promised)
+        ),
         (found, None) => format!("{name} convicted ({}).", verdict(found)),
     }
 }
@@ -238,7 +258,9 @@ fn canary(cell: &Cell) -> String {
 fn conviction(cell: &Cell) -> String {
     let who = format!("{} under {}", line(&cell.subject), line(&cell.sync));
     let what = match (cell.verdict, &cell.crash) {
-        (Verdict::Lost, Some(crash)) => format!("lost {} of {} promised operations", count(crash.lost_promised), count(crash.promised)),
+        (Verdict::Lost, Some(crash)) => {
+            format!("lost {} of {} promised operations", count(crash.lost_promised), count(crash.promised))
+        }
         (Verdict::Lost, None) => "lost a promised operation".to_owned(),
         (Verdict::Corrupt, _) => "came back corrupt".to_owned(),
         (Verdict::Unopenable, _) => "did not open again".to_owned(),

@@ -2,8 +2,8 @@
 
 use harness::report::{self, words};
 use harness::result::{
-    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Finding, Host, Model, ModelCheck, Money, OpStats, Percentiles, Phase, Results, Role,
-    Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Storage, Ttfp, Verdict, Warning,
+    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Finding, Host, Model, ModelCheck, Money, OpStats, Percentiles,
+    Phase, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Storage, Ttfp, Verdict, Warning,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -19,7 +19,12 @@ fn sample() -> Results {
         for (subject, factor) in [("typed", 1.0), ("lsm", 1.9)] {
             cells.push(bench_cell(subject, Role::Store, sync, 2_900.0 * slow * factor, [0.0, 0.0, 0.002, 1.0][i]));
         }
-        cells.push(ttfp_cell(sync, [84_100_000, 84_900_000, 88_000_000, 231_000_000][i], [Some(84_100_000), None, Some(86_500_000), Some(247_000_000)][i], false));
+        cells.push(ttfp_cell(
+            sync,
+            [84_100_000, 84_900_000, 88_000_000, 231_000_000][i],
+            [Some(84_100_000), None, Some(86_500_000), Some(247_000_000)][i],
+            false,
+        ));
         cells.push(ttfp_cell(sync, [83_000_000, 83_500_000, 86_000_000, 240_000_000][i], None, true));
         for (subject, lost) in [("typed", [940, 941, 88, 0][i]), ("lsm", [1220, 1000, 61, 0][i])] {
             cells.push(kill_cell(subject, Role::Store, sync, Verdict::Survived, lost));
@@ -49,9 +54,14 @@ fn sample() -> Results {
     let mut results = empty();
     results.run.cells_planned = cells.len() as u64;
     results.cells = cells;
-    results.not_tested = vec!["Power loss: simulated nowhere in this run.".to_owned(), "Disks other than the one named above.".to_owned()];
+    results.not_tested =
+        vec!["Power loss: simulated nowhere in this run.".to_owned(), "Disks other than the one named above.".to_owned()];
     results.warnings = vec![
-        Warning { code: "W003".to_owned(), cell: Some("put-small//lsm/always/bench".to_owned()), text: "Repetitions differ by more than 10 %.".to_owned() },
+        Warning {
+            code: "W003".to_owned(),
+            cell: Some("put-small//lsm/always/bench".to_owned()),
+            text: "Repetitions differ by more than 10 %.".to_owned(),
+        },
         Warning { code: "W010".to_owned(), cell: None, text: "The processor changed its clock during the run.".to_owned() },
     ];
     results
@@ -91,7 +101,14 @@ fn empty() -> Results {
                 ScenarioNote { name: "ttfp".to_owned(), title: "How long does a payer wait for the first payment?".to_owned() },
             ],
         },
-        host: Host { os: "Linux".to_owned(), kernel: "6.18.1".to_owned(), cpu: "Example 9000 CPU @ 3.2 GHz".to_owned(), cores: 8, memory_bytes: 32 << 30, rustc: "rustc 1.95.0".to_owned() },
+        host: Host {
+            os: "Linux".to_owned(),
+            kernel: "6.18.1".to_owned(),
+            cpu: "Example 9000 CPU @ 3.2 GHz".to_owned(),
+            cores: 8,
+            memory_bytes: 32 << 30,
+            rustc: "rustc 1.95.0".to_owned(),
+        },
         storage: Storage {
             filesystem: "ext4".to_owned(),
             mount: "rw,relatime".to_owned(),
@@ -127,8 +144,19 @@ fn cell(scenario: &str, subject: &str, role: Role, sync: &str, kind: CellKind) -
 fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_write: f64) -> Cell {
     let operations = 200_000;
     let median = 1e9 / ns_per_op;
-    let fill = Phase { name: "prefill".to_owned(), duration_ns: 5_000_000, operations: 1000, throughput_per_s: 200_000.0, ..Phase::default() };
-    let put = OpStats { count: operations * 5, errors: 0, service: percentiles(ns_per_op * 0.9, 6.0), response: Some(percentiles(ns_per_op * 1.3, 11.0)) };
+    let fill = Phase {
+        name: "prefill".to_owned(),
+        duration_ns: 5_000_000,
+        operations: 1000,
+        throughput_per_s: 200_000.0,
+        ..Phase::default()
+    };
+    let put = OpStats {
+        count: operations * 5,
+        errors: 0,
+        service: percentiles(ns_per_op * 0.9, 6.0),
+        response: Some(percentiles(ns_per_op * 1.3, 11.0)),
+    };
     let get = OpStats { count: operations, errors: 0, service: percentiles(210.0, 3.0), response: None };
     let phase = Phase {
         name: "run".to_owned(),
@@ -147,7 +175,11 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
             rss_peak: 48 << 20,
             rss_end: 44 << 20,
         },
-        space: Some(Space { apparent: 14 << 20, allocated: 14 << 20, apparent_after_shrink: (role == Role::Store).then_some(3 << 20) }),
+        space: Some(Space {
+            apparent: 14 << 20,
+            allocated: 14 << 20,
+            apparent_after_shrink: (role == Role::Store).then_some(3 << 20),
+        }),
     };
     let mut cell = cell("put-small", subject, role, sync, CellKind::Bench);
     cell.bench = Some(Bench { repetitions: 5, threads: 1, phases: vec![fill, phase] });
@@ -157,7 +189,12 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
 fn ttfp_cell(sync: &str, ns: u64, published_ns: Option<u64>, modelled: bool) -> Cell {
     let mut cell = cell("ttfp", "typed", Role::Store, sync, CellKind::Bench);
     cell.group = if modelled { "model".to_owned() } else { String::new() };
-    let model = Model { cpu_per_message_ns: 400_000, sync_latency_ns: 3_100_000, message_latency_ns: 10_000_000, fitted: vec!["sync latency to always".to_owned()] };
+    let model = Model {
+        cpu_per_message_ns: 400_000,
+        sync_latency_ns: 3_100_000,
+        message_latency_ns: 10_000_000,
+        fitted: vec!["sync latency to always".to_owned()],
+    };
     let ttfp = Ttfp {
         count: 620,
         p50: ns,
@@ -171,7 +208,15 @@ fn ttfp_cell(sync: &str, ns: u64, published_ns: Option<u64>, modelled: bool) -> 
         check: (!modelled && sync == "always").then_some(ModelCheck { expected_ns: 143e6, observed_ns: 146.9e6 }),
         published_ns,
     };
-    let phase = Phase { name: "run".to_owned(), duration_ns: 60_000_000_000, operations: 620, throughput_per_s: 10.3, throughput_samples: vec![10.3], ttfp: Some(ttfp), ..Phase::default() };
+    let phase = Phase {
+        name: "run".to_owned(),
+        duration_ns: 60_000_000_000,
+        operations: 620,
+        throughput_per_s: 10.3,
+        throughput_samples: vec![10.3],
+        ttfp: Some(ttfp),
+        ..Phase::default()
+    };
     cell.bench = Some(Bench { repetitions: 1, threads: 8, phases: vec![phase] });
     cell
 }
@@ -189,21 +234,46 @@ fn kill_cell(subject: &str, role: Role, sync: &str, verdict: Verdict, lost: u64)
         loss_window_ms_max: lost as f64 * 1.07,
         recovery_ns_p50: 3_400_000,
         recovery_ns_max: 19_000_000,
-        aimed: moments.into_iter().enumerate().map(|(i, m)| (m.to_owned(), Aimed { tried: 24, observed: 24 - 5 * i as u64 })).collect(),
-        money: (subject == "typed").then(|| Money { payments_acked: 51_200, payments_lost: lost / 10, amount_lost: lost * 1400, vouchers_unredeemable: lost / 100, half_states: BTreeMap::from([("c3".to_owned(), lost / 200), ("c5".to_owned(), 1)]) }),
+        aimed: moments
+            .into_iter()
+            .enumerate()
+            .map(|(i, m)| (m.to_owned(), Aimed { tried: 24, observed: 24 - 5 * i as u64 }))
+            .collect(),
+        money: (subject == "typed").then(|| Money {
+            payments_acked: 51_200,
+            payments_lost: lost / 10,
+            amount_lost: lost * 1400,
+            vouchers_unredeemable: lost / 100,
+            half_states: BTreeMap::from([("c3".to_owned(), lost / 200), ("c5".to_owned(), 1)]),
+        }),
         ..Crash::default()
     });
     cell
 }
 
 fn finding(id: &str, verdict: Verdict, summary: &str) -> Finding {
-    Finding { id: id.to_owned(), verdict, profile: "process".to_owned(), summary: summary.to_owned(), replay: format!("harness replay {id}") }
+    Finding {
+        id: id.to_owned(),
+        verdict,
+        profile: "process".to_owned(),
+        summary: summary.to_owned(),
+        replay: format!("harness replay {id}"),
+    }
 }
 
 fn percentiles(p50: f64, tail: f64) -> Percentiles {
     let at = |fraction: f64| p50 * (1.0 + (tail - 1.0) * ((1.0 / (1.0 - fraction)).log10() / 3.0).powf(1.6));
-    let curve = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999].map(|f| (f, at(f) as u64)).into();
-    Percentiles { p50: at(0.5) as u64, p90: at(0.9) as u64, p99: Some(at(0.99) as u64), p99_9: Some(at(0.999) as u64), max: at(0.99999) as u64, mean: p50 * 1.1, curve }
+    let curve =
+        [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999].map(|f| (f, at(f) as u64)).into();
+    Percentiles {
+        p50: at(0.5) as u64,
+        p90: at(0.9) as u64,
+        p99: Some(at(0.99) as u64),
+        p99_9: Some(at(0.999) as u64),
+        max: at(0.99999) as u64,
+        mean: p50 * 1.1,
+        curve,
+    }
 }
 
 fn all_formats(results: &Results) -> [String; 4] {
