@@ -82,7 +82,7 @@ fn figure(chart: &Chart) -> Markup {
         figure id=(chart.id) class=[chart.wide.then_some("wide")] {
             h3 { (chart.title) }
             div.plot { (PreEscaped(chart.svg.replacen(svg::LABEL, &label, 1))) }
-            figcaption { (chart.caption) br; code { (chart.command) } }
+            figcaption { (chart.caption) " " (behind(&chart.commands)) }
         }
     }
 }
@@ -103,11 +103,16 @@ fn grid(table: &Table) -> Markup {
             }
         }
         @for note in &table.notes { p.note { (note) } }
-        @if !table.commands.is_empty() {
-            p.note {
-                "Command: " code { (table.commands[0]) }
-                @for one in table.commands.iter().skip(1) { "; its first cell alone: " code { (one) } }
-            }
+        @if !table.commands.is_empty() { p.note { (behind(&table.commands)) } }
+    }
+}
+
+/// The commands that made a table or a chart.
+fn behind(commands: &[String]) -> Markup {
+    html! {
+        @for (i, command) in commands.iter().enumerate() {
+            @if i == 0 { "Command: " } @else { "; its first cell alone: " }
+            code { (command) }
         }
     }
 }

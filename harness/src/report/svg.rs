@@ -5,7 +5,7 @@
 
 use super::tables;
 use super::words;
-use crate::result::{Cell, Percentiles, Results, Role, Ttfp};
+use crate::result::{Cell, Crash, Percentiles, Results, Role, Ttfp, Verdict};
 use plotters::prelude::{DrawingBackend, RGBColor, SVGBackend, ShapeStyle, TextStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, IntoFont};
@@ -20,7 +20,8 @@ pub(super) struct Chart {
     pub(super) title: String,
     /// How to read it, in a sentence.
     pub(super) caption: String,
-    pub(super) command: String,
+    /// For all of it, then for its first cell alone.
+    pub(super) commands: Vec<String>,
     /// Wants the whole width of the page.
     pub(super) wide: bool,
     pub(super) svg: String,
@@ -89,21 +90,20 @@ fn cost_and_loss(results: &Results) -> Option<Chart> {
         subject: &'a str,
         sync: &'a str,
         cost: Option<(f64, Option<f64>)>,
-        loss: Option<(u64, f64, u64)>,
+        loss: Option<(Verdict, Crash)>,
     }
     let looks = Looks::of(results);
     let mut lines = Vec::new();
     for (subject, sync, role) in tables::pairs(results) {
         let cost =
             tables::cost(results, subject, sync).map(|(_, _, op)| (op.service.p50 as f64, op.service.p99.map(|p| p as f64)));
-        let kills = tables::kills(results, subject, sync).filter(|(_, crash)| crash.cases > 0);
-        let loss = kills.map(|(_, crash)| (crash.lost_acked_max, crash.loss_window_ms_max, crash.lost_promised));
+        let loss = tables::kills(results, subject, sync).filter(|(_, crash)| crash.cases > 0);
         if role == Role::Store && (cost.is_some() || loss.is_some()) {
             lines.push(Line { subject, sync, cost, loss });
         }
     }
     let costs = lines.iter().filter_map(|line| line.cost).flat_map(|(p50, p99)| [p50, p99.unwrap_or(p50)]);
-    let most_lost = lines.iter().filter_map(|line| line.loss).map(|(ops, ..)| ops).max().unwrap_or(0);
+    let most_lost = lines.iter().filter_map(|line| line.loss.as_ref()).map(|(_, crash)| crash.lost_acked_max).max().unwrap_or(0);
     let (left, right) = (Scale::new(costs, 210.0, 470.0), Scale::with_zero(most_lost as f64, 660.0, 860.0));
     let heads = lines.iter().map(|line| line.subject).collect::<BTreeSet<_>>().len();
     if lines.is_empty() {
@@ -140,29 +140,26 @@ fn cost_and_loss(results: &Results) -> Option<Chart> {
                 }
                 _ => c.text(210.0, middle, words::MISSING, MUTED, 12.0, HPos::Left),
             }
-            match line.loss {
-                Some((_, _, promised)) if promised > 0 => {
-                    c.bar(right.from, middle - 6.0, right.at(most_lost.max(1) as f64), middle + 6.0, BAD);
-                    c.text(
-                        right.at(most_lost.max(1) as f64) + 8.0,
-                        middle,
-                        &format!("✗ {} promised lost", words::count(promised)),
-                        BAD,
-                        12.0,
-                        HPos::Left,
-                    );
+            let to_the_end = right.at(most_lost.max(10) as f64);
+            match &line.loss {
+                Some((verdict, crash)) if *verdict > Verdict::NotMeasured => {
+                    c.bar(right.from, middle - 6.0, to_the_end, middle + 6.0, BAD);
+                    let lost = if crash.lost_promised > 0 {
+                        format!(", {} promised lost", words::count(crash.lost_promised))
+                    } else {
+                        String::new()
+                    };
+                    c.text(to_the_end + 8.0, middle, &format!("✗ {}{lost}", words::verdict(*verdict)), BAD, 12.0, HPos::Left);
                 }
-                Some((0, ..)) => c.text(right.from + 6.0, middle, "✓ nothing acknowledged was lost", GOOD, 12.0, HPos::Left),
-                Some((ops, ms, _)) => {
-                    c.bar(right.from, middle - 6.0, right.at(ops as f64), middle + 6.0, paint);
-                    c.text(
-                        right.at(ops as f64) + 8.0,
-                        middle,
-                        &format!("{} · {}", words::counted(ops, "op"), tables::window(ms)),
-                        INK,
-                        12.0,
-                        HPos::Left,
-                    );
+                Some((_, crash)) if crash.lost_acked_max == 0 => {
+                    c.text(right.from + 6.0, middle, "✓ nothing acknowledged was lost", GOOD, 12.0, HPos::Left)
+                }
+                Some((_, crash)) => {
+                    let end = right.at(crash.lost_acked_max as f64);
+                    c.bar(right.from, middle - 6.0, end, middle + 6.0, paint);
+                    let lost =
+                        format!("{} · {}", words::counted(crash.lost_acked_max, "op"), tables::window(crash.loss_window_ms_max));
+                    c.text(end + 8.0, middle, &lost, INK, 12.0, HPos::Left);
                 }
                 None => {
                     c.text(right.from + 6.0, middle, &format!("{}: no kill was tried", words::MISSING), MUTED, 12.0, HPos::Left)
@@ -176,7 +173,7 @@ fn cost_and_loss(results: &Results) -> Option<Chart> {
         section: "promise",
         title: "Cost and loss of each sync policy".to_owned(),
         caption: "Short bars on the left are fast, short bars on the right are safe; ops and milliseconds on the right were acknowledged but not promised, unless a red ✗ says so.".to_owned(),
-        command: words::command(results),
+        commands: vec![words::command(results)],
         wide: true,
         svg,
     })
@@ -190,9 +187,13 @@ fn throughput(results: &Results) -> Vec<Chart> {
             let found = tables::benches(results, scenario, group)
                 .filter_map(|(cell, bench)| Some((cell, tables::spread(tables::phase(bench, name)?)?)));
             let mut found: Vec<_> = found.collect();
+            // A workload that waits for payments runs at its own pace.
+            if tables::paced(results, scenario, group, name) {
+                continue;
+            }
             found.sort_by(|a, b| (a.0.role == Role::Null).cmp(&(b.0.role == Role::Null)).then(b.1.0.total_cmp(&a.1.0)));
             let rows = found.iter().map(|(cell, (median, least, most))| Bar {
-                subject: labelled(cell),
+                subject: cell.subject.clone(),
                 sync: cell.sync.clone(),
                 shape: looks.index(&cell.sync),
                 paint: looks.paint(cell),
@@ -208,8 +209,8 @@ fn throughput(results: &Results) -> Vec<Chart> {
             let scale = Scale::new(
                 rows.iter()
                     .flat_map(|bar| [bar.value, bar.whisker.map_or(bar.value, |w| w.0), bar.whisker.map_or(bar.value, |w| w.1)]),
-                250.0,
-                520.0,
+                226.0,
+                392.0,
             );
             let reading = if scale.as_ref().is_some_and(|scale| scale.log) {
                 "further right is faster, and each gridline step is a multiple (logarithmic)"
@@ -220,8 +221,8 @@ fn throughput(results: &Results) -> Vec<Chart> {
                 id: "chart-throughput".to_owned(),
                 section: "speed",
                 title: format!("Throughput: {}, {}", tables::place(scenario, group), words::line(name)),
-                caption: format!("Median operations per second with whiskers from the slowest to the fastest repetition; {reading}; grey rows promise nothing."),
-                command: one_command(results, found.first().map(|(cell, _)| *cell)),
+                caption: format!("Median operations per second with whiskers from the slowest to the fastest repetition; {reading}; grey rows are baselines and the null subject, which promise nothing."),
+                commands: tables::commands_of(results, found.first().map(|(cell, _)| *cell).into_iter()),
                 wide: false,
                 svg,
             }));
@@ -261,12 +262,12 @@ fn latency(results: &Results) -> Vec<Chart> {
                     first = first.or(Some(cell));
                     op_name = words::line(op);
                 }
-                out.extend(curves(&lines, "service solid, response dashed").map(|svg| Chart {
+                out.extend(curves(&lines, "service solid, response dashed", "share of the calls that are faster").map(|svg| Chart {
                     id: "chart-latency".to_owned(),
                     section: "speed",
                     title: format!("Latency of {op_name}: {subject}, {}, {}", tables::place(scenario, group), words::line(name)),
                     caption: format!("How long the slowest calls take: at 99 %, one call in a hundred takes at least this long (both axes logarithmic); solid from call to return, dashed from the moment the call was due.{}", if lines.iter().any(|line| line.dashed) { "" } else { " Nothing here was measured against a schedule." }),
-                    command: one_command(results, first),
+                    commands: tables::commands_of(results, first.into_iter()),
                     wide: false,
                     svg,
                 }));
@@ -281,13 +282,15 @@ fn sizes(results: &Results) -> Vec<Chart> {
     let mut out = Vec::new();
     for (scenario, group) in tables::groups(results) {
         let found = tables::benches(results, scenario, group).filter(|(cell, _)| cell.role == Role::Store);
-        let found: Vec<_> = found.filter_map(|(cell, bench)| Some((cell, tables::space(bench, bench.phases.last()?)?))).collect();
+        let mut found: Vec<_> =
+            found.filter_map(|(cell, bench)| Some((cell, tables::space(bench, bench.phases.last()?)?))).collect();
+        found.sort_by_key(|(cell, _)| first_of(results, &cell.subject));
         let rows: Vec<Bar> = found
             .iter()
             .map(|(cell, space)| {
                 let after = space.apparent_after_shrink;
                 Bar {
-                    subject: labelled(cell),
+                    subject: cell.subject.clone(),
                     sync: cell.sync.clone(),
                     shape: looks.index(&cell.sync),
                     paint: looks.paint(cell),
@@ -295,7 +298,7 @@ fn sizes(results: &Results) -> Vec<Chart> {
                     second: after.map(|after| after as f64),
                     text: words::bytes(space.apparent as f64),
                     more: after.map_or(String::new(), |after| format!("→ {}", words::bytes(after as f64))),
-                    zero: true,
+                    base: Some(1024.0),
                     ..Bar::default()
                 }
             })
@@ -305,7 +308,7 @@ fn sizes(results: &Results) -> Vec<Chart> {
             section: "speed",
             title: format!("Size of the files: {}", tables::place(scenario, group)),
             caption: "Sum of file lengths; where a thinner bar lies below, the store was then asked to shrink, and that is what was left.".to_owned(),
-            command: one_command(results, found.first().map(|(cell, _)| *cell)),
+            commands: tables::commands_of(results, found.first().map(|(cell, _)| *cell).into_iter()),
             wide: false,
             svg,
         }));
@@ -319,16 +322,16 @@ fn ttfp_bars(results: &Results) -> Option<Chart> {
     let rows = found.iter().filter(|(_, ttfp)| ttfp.count > 0).map(|(cell, ttfp)| {
         let how = if ttfp.model.is_some() { " (simulated)" } else { "" };
         Bar {
-            subject: format!("{}{how}", labelled(cell)),
+            subject: format!("{}{how}", cell.subject),
             sync: cell.sync.clone(),
             shape: looks.index(&cell.sync),
             paint: looks.paint(cell),
             value: ttfp.mean,
             whisker: ttfp.p99.map(|p99| (ttfp.mean, p99 as f64)),
             text: words::ns(ttfp.mean),
-            more: ttfp.published_ns.map_or(String::new(), |p| format!("published {}", words::ns(p as f64))),
+            more: ttfp.published_ns.map_or(String::new(), |p| format!("◆ {}", words::ns(p as f64))),
             diamond: ttfp.published_ns.map(|p| p as f64),
-            zero: true,
+            base: Some(1000.0),
             ..Bar::default()
         }
     });
@@ -337,7 +340,7 @@ fn ttfp_bars(results: &Results) -> Option<Chart> {
         section: "ttfp",
         title: "Time to first payment by policy".to_owned(),
         caption: "Bars show the mean, whiskers reach the 99th percentile; a diamond is the figure that the source published for the policy; shorter is better.".to_owned(),
-        command: one_command(results, found.first().map(|(cell, _)| *cell)),
+        commands: tables::commands_of(results, found.first().map(|(cell, _)| *cell).into_iter()),
         wide: false,
         svg,
     })
@@ -365,12 +368,12 @@ fn ttfp_curves(results: &Results) -> Vec<Chart> {
                     points: points(&ttfp.curve),
                 })
                 .collect();
-            out.extend(curves(&lines, "measured solid, simulated dashed").map(|svg| Chart {
+            out.extend(curves(&lines, "measured solid, simulated dashed", "share of the channels that are faster").map(|svg| Chart {
                 id: "chart-ttfp-curve".to_owned(),
                 section: "ttfp",
                 title: format!("Distribution of time to first payment: {}, {}", words::line(subject), tables::place(scenario, group)),
                 caption: "How long the unluckiest payers wait: at 99 %, one channel in a hundred takes at least this long; measured solid, simulated dashed.".to_owned(),
-                command: one_command(results, mine().next().map(|(cell, _)| *cell)),
+                commands: tables::commands_of(results, mine().next().map(|(cell, _)| *cell).into_iter()),
                 wide: false,
                 svg,
             }));
@@ -379,24 +382,14 @@ fn ttfp_curves(results: &Results) -> Vec<Chart> {
     out
 }
 
+fn first_of(results: &Results, subject: &str) -> Option<usize> {
+    results.cells.iter().position(|cell| cell.subject == subject)
+}
+
 fn ttfps(results: &Results) -> Vec<(&Cell, &Ttfp)> {
     let phases =
         results.cells.iter().flat_map(|cell| cell.bench.iter().flat_map(|bench| &bench.phases).map(move |phase| (cell, phase)));
     phases.filter_map(|(cell, phase)| phase.ttfp.as_ref().map(|ttfp| (cell, ttfp))).collect()
-}
-
-/// The command of one cell, or of the run where there is none.
-fn one_command(results: &Results, cell: Option<&Cell>) -> String {
-    let one = cell.map(|cell| words::line(&cell.reproduce)).filter(|command| !command.is_empty());
-    one.map_or_else(|| words::command(results), |one| format!("{}  (its first cell: {one})", words::command(results)))
-}
-
-fn labelled(cell: &Cell) -> String {
-    match cell.role {
-        Role::Store | Role::Canary => cell.subject.clone(),
-        Role::Baseline => format!("{} (baseline)", cell.subject),
-        Role::Null => format!("{} (null)", cell.subject),
-    }
 }
 
 /// One row of a bar chart.
@@ -412,8 +405,8 @@ struct Bar {
     diamond: Option<f64>,
     text: String,
     more: String,
-    /// Lengths matter, so the axis begins at zero.
-    zero: bool,
+    /// Lengths matter, so the axis begins at zero; its ticks are round in powers of this.
+    base: Option<f64>,
 }
 
 impl Default for Paint {
@@ -428,37 +421,39 @@ fn bars(rows: &[Bar], label: fn(f64) -> String) -> Option<String> {
         .iter()
         .flat_map(|bar| [Some(bar.value), bar.second, bar.diamond, bar.whisker.map(|w| w.0), bar.whisker.map(|w| w.1)])
         .flatten();
-    let (from, to) = (225.0, 500.0);
-    let scale = if rows.iter().any(|bar| bar.zero) {
-        Scale::linear(values.fold(0.0, f64::max), from, to)
-    } else {
-        Scale::new(values, from, to)
-    }?;
+    let (from, to) = (226.0, 392.0);
+    let scale = match rows.first()?.base {
+        Some(base) => {
+            let hi = values.fold(0.0, f64::max);
+            Scale { unit: base.powf(hi.log(base).floor()), ..Scale::linear(hi, from, to)? }
+        }
+        None => Scale::new(values, from, to)?,
+    };
     let height = 46.0 + rows.len() as f64 * 26.0;
-    Some(Canvas::draw(640.0, height, |c| {
+    Some(Canvas::draw(540.0, height, |c| {
         c.x_axis(&scale, 6.0, height - 30.0, label);
         for (i, bar) in rows.iter().enumerate() {
             let y = 22.0 + i as f64 * 26.0;
-            c.text(2.0, y, &short(&bar.subject, 20), INK, 12.0, HPos::Left);
-            c.marker(132.0, y, bar.shape, bar.paint);
-            c.text(142.0, y, &short(&bar.sync, 14), MUTED, 11.5, HPos::Left);
+            c.text(2.0, y, &short(&bar.subject, 17), INK, 12.0, HPos::Left);
+            c.marker(121.0, y, bar.shape, bar.paint);
+            c.text(131.0, y, &short(&bar.sync, 14), MUTED, 11.5, HPos::Left);
             let x = scale.at(bar.value);
+            let whisker = bar.whisker.filter(|(least, most)| most > least);
+            let mut end = whisker.map_or(x, |(_, most)| x.max(scale.at(most)));
             match bar.second {
                 Some(second) => {
                     c.bar(from, y - 9.0, x, y + 1.0, bar.paint);
                     c.bar(from, y + 3.0, scale.at(second), y + 8.0, bar.paint);
                 }
-                // A length says nothing on a logarithmic axis: a point does.
-                None if scale.log => {
-                    c.line(from, y, x, y, GRID, 3.0);
-                    c.marker(x, y, bar.shape, bar.paint);
-                }
+                None if scale.log => c.line(from, y, x, y, GRID, 3.0),
                 None => c.bar(from, y - 7.0, x, y + 7.0, bar.paint),
             }
-            let mut end = x;
-            if let Some((least, most)) = bar.whisker.filter(|(least, most)| most > least) {
+            if let Some((least, most)) = whisker {
                 c.whisker(scale.at(least), scale.at(most), y);
-                end = end.max(scale.at(most));
+            }
+            if bar.second.is_none() && scale.log {
+                // A length says nothing on a logarithmic axis: a point does.
+                c.marker(x, y, bar.shape, bar.paint);
             }
             if let Some(value) = bar.diamond {
                 c.diamond(scale.at(value), y);
@@ -480,15 +475,15 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-fn curves(lines: &[Line], key: &str) -> Option<String> {
+fn curves(lines: &[Line], key: &str, below: &str) -> Option<String> {
     let lines: Vec<&Line> = lines.iter().filter(|line| line.points.len() > 1).collect();
     let y_scale = Scale::new(lines.iter().flat_map(|line| &line.points).map(|(_, ns)| *ns), 300.0, 52.0)?;
     let deepest = lines.iter().flat_map(|line| &line.points).map(|(p, _)| 1.0 / (1.0 - p)).fold(10.0, f64::max);
-    let x_scale = Scale { lo: 1.0, hi: deepest, log: true, from: 74.0, to: 622.0 };
-    Some(Canvas::draw(640.0, 346.0, |c| {
-        for ns in y_scale.ticks() {
+    let x_scale = Scale { lo: 1.0, hi: deepest, log: true, unit: 1.0, from: 66.0, to: 510.0 };
+    Some(Canvas::draw(540.0, 346.0, |c| {
+        for ns in y_scale.ticks(5.0) {
             c.line(x_scale.from, y_scale.at(ns), x_scale.to, y_scale.at(ns), GRID, 1.0);
-            c.text(x_scale.from - 8.0, y_scale.at(ns), &words::ns(ns), MUTED, 11.5, HPos::Right);
+            c.text(x_scale.from - 8.0, y_scale.at(ns), &tick(ns, words::ns), MUTED, 11.5, HPos::Right);
         }
         for (inverse, label) in [
             (1.0, "0 %"),
@@ -506,11 +501,11 @@ fn curves(lines: &[Line], key: &str) -> Option<String> {
                 c.text(x, y_scale.from + 14.0, label, MUTED, 11.5, HPos::Center);
             }
         }
-        c.text(348.0, 336.0, "share of the calls that are faster", MUTED, 11.5, HPos::Center);
+        c.text(288.0, 336.0, below, MUTED, 11.5, HPos::Center);
         let mut x = x_scale.from;
         let mut named = BTreeSet::new();
         for line in &lines {
-            if named.insert(&line.name) && x < 560.0 {
+            if named.insert(&line.name) && x < 470.0 {
                 let name = short(&line.name, 22);
                 c.marker(x + 5.0, 14.0, line.look, Paint(line.look));
                 c.text(x + 15.0, 14.0, &name, INK, 12.0, HPos::Left);
@@ -560,6 +555,8 @@ struct Scale {
     lo: f64,
     hi: f64,
     log: bool,
+    /// What ticks are round in: one, or the KiB and MiB of sizes.
+    unit: f64,
     from: f64,
     to: f64,
 }
@@ -571,18 +568,20 @@ impl Scale {
         let (lo, hi) = sane.fold((f64::INFINITY, 0.0), |(lo, hi), v| (f64::min(lo, v), f64::max(hi, v)));
         match hi / lo {
             span if !span.is_finite() => None,
-            span if span > 30.0 => Some(Scale { lo: 10f64.powf(lo.log10().floor()), hi: nice_above(hi), log: true, from, to }),
+            span if span > 30.0 => {
+                Some(Scale { lo: 10f64.powf(lo.log10().floor()), hi: nice_above(hi), log: true, unit: 1.0, from, to })
+            }
             _ => Scale::linear(hi, from, to),
         }
     }
 
     fn linear(hi: f64, from: f64, to: f64) -> Option<Scale> {
-        (hi.is_finite() && hi > 0.0).then(|| Scale { lo: 0.0, hi: hi * 1.02, log: false, from, to })
+        (hi.is_finite() && hi > 0.0).then(|| Scale { lo: 0.0, hi: hi * 1.02, log: false, unit: 1.0, from, to })
     }
 
     /// For counts that may be zero: the ends of a loss matter more than its exact size.
     fn with_zero(hi: f64, from: f64, to: f64) -> Scale {
-        Scale { lo: 0.0, hi: hi.max(10.0), log: true, from, to }
+        Scale { lo: 0.0, hi: hi.max(10.0), log: true, unit: 1.0, from, to }
     }
 
     fn at(&self, value: f64) -> f64 {
@@ -595,7 +594,7 @@ impl Scale {
         self.from + (self.to - self.from) * if share.is_finite() { share } else { 0.0 }
     }
 
-    fn ticks(&self) -> Vec<f64> {
+    fn ticks(&self, about: f64) -> Vec<f64> {
         let mut out = Vec::new();
         if self.log {
             let lowest = if self.lo > 0.0 { self.lo } else { 1.0 };
@@ -607,14 +606,19 @@ impl Scale {
                 out.insert(0, 0.0);
             }
         } else {
-            // Four to eight steps of 1, 2 or 5.
-            let raw = self.hi / 5.0;
-            let power = 10f64.powf(raw.log10().floor());
+            // Steps of 1, 2 or 5.
+            let raw = self.hi / about;
+            let power = self.unit * 10f64.powf((raw / self.unit).log10().floor());
             let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= raw).unwrap_or(raw);
             out.extend((0..12).map(|i| f64::from(i) * step).take_while(|tick| *tick <= self.hi));
         }
         out
     }
+}
+
+/// A round number needs no zeros behind its point, and zero no unit.
+fn tick(value: f64, label: fn(f64) -> String) -> String {
+    if value == 0.0 { "0".to_owned() } else { label(value).replace(".00", "").replace(".0", "") }
 }
 
 fn nice_above(value: f64) -> f64 {
@@ -724,11 +728,10 @@ impl Canvas<'_> {
     }
 
     fn x_axis(&mut self, scale: &Scale, top: f64, bottom: f64, label: fn(f64) -> String) {
-        for tick in scale.ticks() {
+        for tick in scale.ticks(3.0) {
             let x = scale.at(tick);
             self.line(x, top, x, bottom, GRID, 1.0);
-            let text = if tick == 0.0 { "0".to_owned() } else { label(tick).replace(".00", "").replace(".0 ", " ") };
-            self.text(x, bottom + 13.0, &text, MUTED, 11.5, HPos::Center);
+            self.text(x, bottom + 13.0, &self::tick(tick, label), MUTED, 11.5, HPos::Center);
         }
     }
 }

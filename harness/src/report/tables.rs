@@ -191,6 +191,12 @@ pub(super) fn phase<'a>(bench: &'a Bench, name: &str) -> Option<&'a Phase> {
     bench.phases.iter().find(|phase| phase.name == name)
 }
 
+/// Whether all there is to say on a phase is its time to first payment.
+pub(super) fn paced(results: &Results, scenario: &str, group: &str, name: &str) -> bool {
+    let mut all = benches(results, scenario, group).filter_map(|(_, bench)| phase(bench, name));
+    all.all(|phase| phase.ttfp.is_some() && phase.ops.is_empty())
+}
+
 /// The operation that stands for a phase: its most frequent write, otherwise its most frequent operation.
 pub(super) fn main_op(phase: &Phase) -> Option<(&str, &OpStats)> {
     let tried = phase.ops.iter().filter(|(_, op)| op.count > 0);
@@ -384,7 +390,7 @@ fn ttfp(results: &Results) -> Section {
             "p99",
             "mean",
             "published",
-            "of it",
+            "vs published",
             "syncs on path",
             "hub busy",
             "hub queue p99",
@@ -479,6 +485,9 @@ fn speed(results: &Results) -> Section {
             } else {
                 place(scenario, group)
             };
+            if paced(results, scenario, group, name) {
+                continue;
+            }
             tables.extend(some(speed_of(results, scenario, group, name, title.clone())));
             tables.extend(by_operation(results, scenario, group, name, format!("{title}, by operation")));
         }
@@ -630,7 +639,9 @@ fn own_cost(results: &Results) -> Section {
     let nulls = results.cells.iter().filter(|cell| cell.role == Role::Null);
     let mut rows = Vec::new();
     for cell in nulls.clone() {
-        for phase in cell.bench.iter().flat_map(|bench| &bench.phases).filter(|phase| phase.operations > 0) {
+        for phase in
+            cell.bench.iter().flat_map(|bench| &bench.phases).filter(|phase| phase.operations > 0 && !phase.ops.is_empty())
+        {
             let op = main_op(phase).map(|(_, op)| op);
             let cpu = phase.counters.cpu_user_ns.saturating_add(phase.counters.cpu_system_ns);
             let cpu = positive(cpu).map(|cpu| cpu as f64 / phase.operations as f64);
@@ -855,7 +866,7 @@ fn gaps(results: &Results) -> Section {
 }
 
 /// The run's command, and one cell's as the way to repeat a part.
-fn commands_of<'a>(results: &Results, cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
+pub(super) fn commands_of<'a>(results: &Results, cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
     let mut all = vec![words::command(results)];
     all.extend(cells.map(|cell| words::line(&cell.reproduce)).find(|command| !command.is_empty()));
     all
@@ -887,6 +898,7 @@ fn named(subject: &str, role: Role) -> String {
     match role {
         Role::Store => subject,
         Role::Baseline => format!("{subject} (baseline)"),
+        Role::Null if subject == "null" => subject,
         Role::Null => format!("{subject} (null)"),
         Role::Canary => format!("{subject} (canary)"),
     }

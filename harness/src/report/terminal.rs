@@ -67,7 +67,7 @@ const EXPENDABLE: &[&str] = &[
     "reopen p50",
     "errors",
     "acked",
-    "of it",
+    "vs published",
     "corrupt / unopenable / hung",
     "count",
     "channels",

@@ -202,7 +202,7 @@ pub fn headline(results: &Results) -> Headline {
         (Tone::Broken, format!("HARNESS BROKEN in cell {}{why}. No verdict of this run counts.", line(&cell.id)))
     } else if let Some(worst) = convicted.first() {
         let others = convicted.len() as u64 - 1;
-        let more = if others == 0 { String::new() } else { format!(" ({} more)", counted(others, "convicted cell")) };
+        let more = if others == 0 { String::new() } else { format!(" (and {})", counted(others, "more convicted cell")) };
         (Tone::Bad, format!("Durability violated: {}{more}.", conviction(worst)))
     } else if cases > 0 {
         let subjects: BTreeSet<&str> = judged.iter().map(|c| c.subject.as_str()).collect();
