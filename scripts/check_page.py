@@ -46,7 +46,7 @@ return {
   scheme: matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light',
   background: document.body ? getComputedStyle(document.body).backgroundColor : '',
   overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-  requests: performance.getEntriesByType('resource').map(r => r.name).filter(n => !n.startsWith('data:')),
+  requests: performance.getEntriesByType('resource').map(r => r.name),
   data: (() => { try { return typeof JSON.parse(document.getElementById('result').textContent); } catch (e) { return String(e); } })(),
   charts: [...document.querySelectorAll('figure[id^=chart-]')].map(f => {
     const svg = f.querySelector('svg');
@@ -82,7 +82,7 @@ class Driver:
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._wait()
         options = {"args": FLAGS + [f"--user-data-dir={profile}"]}
-        capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
         value = self.call("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
         self.session = f"/session/{value['sessionId']}"
 
@@ -133,6 +133,13 @@ def look(driver, url, width, scheme):
     driver.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     driver.page("POST", "/url", {"url": url})
     seen = driver.page("POST", "/execute/sync", {"script": LOOK, "args": []})
+    # The page's own list leaves out files of this machine, so the browser is asked as well.
+    asked = set(seen["requests"])
+    for entry in driver.page("POST", "/se/log", {"type": "performance"}):
+        event = json.loads(entry["message"])["message"]
+        if event["method"] == "Network.requestWillBeSent" and event["params"]["documentURL"] == url:
+            asked.add(event["params"]["request"]["url"])
+    seen["requests"] = sorted(name for name in asked if name != url and not name.startswith("data:"))
     seen["log"] = [
         entry["message"]
         for entry in driver.page("POST", "/se/log", {"type": "browser"})

@@ -576,7 +576,7 @@ impl Scale {
     }
 
     fn linear(hi: f64, from: f64, to: f64) -> Option<Scale> {
-        (hi.is_finite() && hi > 0.0).then(|| Scale { lo: 0.0, hi: hi * 1.02, log: false, unit: 1.0, from, to })
+        (hi.is_finite() && hi > 0.0).then_some(Scale { lo: 0.0, hi: hi * 1.02, log: false, unit: 1.0, from, to })
     }
 
     /// For counts that may be zero: the ends of a loss matter more than its exact size.
@@ -728,10 +728,16 @@ impl Canvas<'_> {
     }
 
     fn x_axis(&mut self, scale: &Scale, top: f64, bottom: f64, label: fn(f64) -> String) {
-        for tick in scale.ticks(3.0) {
-            let x = scale.at(tick);
+        let mut taken = f64::NEG_INFINITY;
+        for value in scale.ticks(3.0) {
+            let x = scale.at(value);
             self.line(x, top, x, bottom, GRID, 1.0);
-            self.text(x, bottom + 13.0, &self::tick(tick, label), MUTED, 11.5, HPos::Center);
+            let text = tick(value, label);
+            let half = width_of(&text, 11.5) / 2.0;
+            if x - half > taken {
+                self.text(x, bottom + 13.0, &text, MUTED, 11.5, HPos::Center);
+                taken = x + half + 8.0;
+            }
         }
     }
 }

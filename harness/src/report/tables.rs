@@ -183,7 +183,7 @@ pub(super) fn phases<'a>(cells: impl Iterator<Item = (&'a Cell, &'a Bench)>) -> 
         }
     }
     let aside = |name: &&str| matches!(*name, "prefill" | "warmup" | "open" | "close" | "shrink");
-    if names.iter().all(|name| aside(&name)) { names } else { names.into_iter().filter(|name| !aside(name)).collect() }
+    if names.iter().all(aside) { names } else { names.into_iter().filter(|name| !aside(name)).collect() }
 }
 
 /// The phase of that name.
