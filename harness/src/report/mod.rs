@@ -1,3 +1,19 @@
 //! Showing results: one format a file, `&Results` in, text out.
 //!
-//! **Invariant:** imports nothing of the harness but `result`.
+//! `tables` decides what is said, `words` how a figure is written, `svg` draws; the formats only lay out.
+//!
+//! **Invariant:** imports nothing of the harness but `result`. No figure is made up here: what was not
+//! measured is "n/a" in every format, and no input makes a report panic.
+
+mod html;
+mod json;
+mod markdown;
+mod svg;
+mod tables;
+mod terminal;
+pub mod words;
+
+pub use html::html;
+pub use json::{json, schema};
+pub use markdown::markdown;
+pub use terminal::terminal;

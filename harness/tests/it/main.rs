@@ -1,1 +1,3 @@
+//! The harness from outside.
 
+mod report;

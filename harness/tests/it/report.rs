@@ -1,0 +1,640 @@
+//! Reports: whatever a run found, every format shows it, and nothing in it can break a page.
+
+use harness::report::{self, words};
+use harness::result::{
+    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Finding, Host, Model, ModelCheck, Money, OpStats, Percentiles,
+    Phase, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Storage, Ttfp, Verdict, Warning,
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const POLICIES: [&str; 4] = ["never", "manual", "interval:100ms", "always"];
+
+/// One of everything a run can find.
+fn sample() -> Results {
+    let mut cells = Vec::new();
+    for (i, sync) in POLICIES.into_iter().enumerate() {
+        let slow = [1.0, 1.05, 1.4, 120.0][i];
+        for (subject, factor) in [("typed", 1.0), ("lsm", 1.9)] {
+            cells.push(bench_cell(subject, Role::Store, sync, 2_900.0 * slow * factor, [0.0, 0.0, 0.002, 1.0][i]));
+        }
+        cells.push(ttfp_cell(
+            sync,
+            [84_100_000, 84_900_000, 88_000_000, 231_000_000][i],
+            [Some(84_100_000), None, Some(86_500_000), Some(247_000_000)][i],
+            false,
+        ));
+        cells.push(ttfp_cell(sync, [83_000_000, 83_500_000, 86_000_000, 240_000_000][i], None, true));
+        for (subject, lost) in [("typed", [940, 941, 88, 0][i]), ("lsm", [1220, 1000, 61, 0][i])] {
+            cells.push(kill_cell(subject, Role::Store, sync, Verdict::Survived, lost));
+        }
+    }
+    cells.push(bench_cell("hashmap", Role::Baseline, "never", 310.0, 0.0));
+    cells.push(bench_cell("sharded-map", Role::Baseline, "never", 140.0, 0.0));
+    let mut null = bench_cell("null", Role::Null, "never", 48.0, 0.0);
+    if let Some(phase) = null.bench.as_mut().and_then(|bench| bench.phases.last_mut()) {
+        phase.space = None;
+    }
+    cells.push(null);
+    let mut canary = kill_cell("ack-early", Role::Canary, "always", Verdict::Lost, 37);
+    if let Some(crash) = canary.crash.as_mut() {
+        crash.lost_promised = 412;
+        crash.findings.push(finding("c-7", Verdict::Lost, "acknowledged before it wrote"));
+    }
+    cells.push(canary);
+    let mut power = kill_cell("typed", Role::Store, "always", Verdict::NotMeasured, 0);
+    power.kind = CellKind::Power;
+    power.reason = Some("no FUSE here".to_owned());
+    power.crash = None;
+    cells.push(power);
+    let mut rot = kill_cell("lsm", Role::Store, "always", Verdict::Survived, 0);
+    rot.kind = CellKind::Rot;
+    cells.push(rot);
+    let mut results = empty();
+    results.run.cells_planned = cells.len() as u64;
+    results.cells = cells;
+    results.not_tested =
+        vec!["Power loss: simulated nowhere in this run.".to_owned(), "Disks other than the one named above.".to_owned()];
+    results.warnings = vec![
+        Warning {
+            code: "W003".to_owned(),
+            cell: Some("put-small//lsm/always/bench".to_owned()),
+            text: "Repetitions differ by more than 10 %.".to_owned(),
+        },
+        Warning { code: "W010".to_owned(), cell: None, text: "The processor changed its clock during the run.".to_owned() },
+    ];
+    results
+}
+
+/// The same, ended early, with promises broken and a canary acquitted.
+fn bad_sample() -> Results {
+    let mut results = sample();
+    results.run.status = RunStatus::Interrupted;
+    results.run.cells_planned += 9;
+    let verdicts = [Verdict::Lost, Verdict::Corrupt, Verdict::Unopenable, Verdict::Hung];
+    let kills = results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Kill && cell.role == Role::Store);
+    for (cell, verdict) in kills.zip(verdicts) {
+        cell.verdict = verdict;
+        if let Some(crash) = cell.crash.as_mut() {
+            crash.lost_promised = 3;
+            crash.findings.push(finding("f-1", verdict, "key k17 promised at op 4,211 is missing"));
+        }
+    }
+    results
+}
+
+fn empty() -> Results {
+    Results {
+        schema_version: SCHEMA_VERSION,
+        run: Run {
+            id: "quick-0001".to_owned(),
+            status: RunStatus::Complete,
+            seed: 42,
+            argv: ["run", "quick", "--subject", "typed,lsm", "--out", "my reports"].map(str::to_owned).into(),
+            version: "0.1.0".to_owned(),
+            profile: "quick".to_owned(),
+            duration_ns: 118_400_000_000,
+            cells_planned: 0,
+            scenarios: vec![
+                ScenarioNote { name: "put-small".to_owned(), title: "What does a small acknowledged write cost?".to_owned() },
+                ScenarioNote { name: "ttfp".to_owned(), title: "How long does a payer wait for the first payment?".to_owned() },
+            ],
+        },
+        host: Host {
+            os: "Linux".to_owned(),
+            kernel: "6.18.1".to_owned(),
+            cpu: "Example 9000 CPU @ 3.2 GHz".to_owned(),
+            cores: 8,
+            memory_bytes: 32 << 30,
+            rustc: "rustc 1.95.0".to_owned(),
+        },
+        storage: Storage {
+            filesystem: "ext4".to_owned(),
+            mount: "rw,relatime".to_owned(),
+            calibration: Calibration { fdatasync_4k_p50_ns: 348_000, fdatasync_4k: percentiles(348_000.0, 4.0) },
+        },
+        cells: Vec::new(),
+        not_tested: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn cell(scenario: &str, subject: &str, role: Role, sync: &str, kind: CellKind) -> Cell {
+    let id = format!("{scenario}//{subject}/{sync}/{}", words::kind(kind));
+    Cell {
+        reproduce: format!("harness run {scenario} --subject {subject} --sync {sync} --only {} --seed 42", words::kind(kind)),
+        id,
+        scenario: scenario.to_owned(),
+        group: String::new(),
+        subject: subject.to_owned(),
+        subject_version: "0.1.0".to_owned(),
+        role,
+        sync: sync.to_owned(),
+        level: "write".to_owned(),
+        kind,
+        seed: 7,
+        verdict: Verdict::Survived,
+        reason: None,
+        bench: None,
+        crash: None,
+    }
+}
+
+fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_write: f64) -> Cell {
+    let operations = 200_000;
+    let median = 1e9 / ns_per_op;
+    let fill = Phase {
+        name: "prefill".to_owned(),
+        duration_ns: 5_000_000,
+        operations: 1000,
+        throughput_per_s: 200_000.0,
+        ..Phase::default()
+    };
+    let put = OpStats {
+        count: operations * 5,
+        errors: 0,
+        service: percentiles(ns_per_op * 0.9, 6.0),
+        response: Some(percentiles(ns_per_op * 1.3, 11.0)),
+    };
+    let get = OpStats { count: operations, errors: 0, service: percentiles(210.0, 3.0), response: None };
+    let phase = Phase {
+        name: "run".to_owned(),
+        duration_ns: (ns_per_op * operations as f64) as u64,
+        operations,
+        throughput_per_s: median,
+        throughput_samples: [0.93, 0.99, 1.0, 1.02, 1.06].map(|f| f * median).into(),
+        ops: BTreeMap::from([("put".to_owned(), put), ("get".to_owned(), get)]),
+        ttfp: None,
+        counters: Counters {
+            syncs: (syncs_per_write * operations as f64) as u64,
+            writes: operations,
+            bytes_written: operations * 64,
+            cpu_user_ns: operations * 31,
+            cpu_system_ns: operations * 12,
+            rss_peak: 48 << 20,
+            rss_end: 44 << 20,
+        },
+        space: Some(Space {
+            apparent: 14 << 20,
+            allocated: 14 << 20,
+            apparent_after_shrink: (role == Role::Store).then_some(3 << 20),
+        }),
+    };
+    let mut cell = cell("put-small", subject, role, sync, CellKind::Bench);
+    cell.bench = Some(Bench { repetitions: 5, threads: 1, phases: vec![fill, phase] });
+    cell
+}
+
+fn ttfp_cell(sync: &str, ns: u64, published_ns: Option<u64>, modelled: bool) -> Cell {
+    let mut cell = cell("ttfp", "typed", Role::Store, sync, CellKind::Bench);
+    cell.group = if modelled { "model".to_owned() } else { String::new() };
+    let model = Model {
+        cpu_per_message_ns: 400_000,
+        sync_latency_ns: 3_100_000,
+        message_latency_ns: 10_000_000,
+        fitted: vec!["sync latency to always".to_owned()],
+    };
+    let ttfp = Ttfp {
+        count: 620,
+        p50: ns,
+        p99: Some(ns * 3 / 2),
+        mean: ns as f64 * 1.04,
+        curve: percentiles(ns as f64, 1.5).curve,
+        syncs_on_path: if sync == "always" { 41.0 } else { 0.0 },
+        hub_busy: 0.31,
+        hub_queue_p99: 2_100_000,
+        model: modelled.then_some(model),
+        check: (!modelled && sync == "always").then_some(ModelCheck { expected_ns: 143e6, observed_ns: 146.9e6 }),
+        published_ns,
+    };
+    let phase = Phase {
+        name: "run".to_owned(),
+        duration_ns: 60_000_000_000,
+        operations: 620,
+        throughput_per_s: 10.3,
+        throughput_samples: vec![10.3],
+        ttfp: Some(ttfp),
+        ..Phase::default()
+    };
+    cell.bench = Some(Bench { repetitions: 1, threads: 8, phases: vec![phase] });
+    cell
+}
+
+fn kill_cell(subject: &str, role: Role, sync: &str, verdict: Verdict, lost: u64) -> Cell {
+    let mut cell = cell("put-small", subject, role, sync, CellKind::Kill);
+    cell.verdict = verdict;
+    let moments = ["any", "after-ack", "before-sync", "compaction", "rename"];
+    cell.crash = Some(Crash {
+        cases: 120,
+        acked: 1_204_331,
+        promised: 1_100_200,
+        lost_acked_max: lost,
+        lost_acked: lost * 90,
+        loss_window_ms_max: lost as f64 * 1.07,
+        recovery_ns_p50: 3_400_000,
+        recovery_ns_max: 19_000_000,
+        aimed: moments
+            .into_iter()
+            .enumerate()
+            .map(|(i, m)| (m.to_owned(), Aimed { tried: 24, observed: 24 - 5 * i as u64 }))
+            .collect(),
+        money: (subject == "typed").then(|| Money {
+            payments_acked: 51_200,
+            payments_lost: lost / 10,
+            amount_lost: lost * 1400,
+            vouchers_unredeemable: lost / 100,
+            half_states: BTreeMap::from([("c3".to_owned(), lost / 200), ("c5".to_owned(), 1)]),
+        }),
+        ..Crash::default()
+    });
+    cell
+}
+
+fn finding(id: &str, verdict: Verdict, summary: &str) -> Finding {
+    Finding {
+        id: id.to_owned(),
+        verdict,
+        profile: "process".to_owned(),
+        summary: summary.to_owned(),
+        replay: format!("harness replay {id}"),
+    }
+}
+
+fn percentiles(p50: f64, tail: f64) -> Percentiles {
+    let at = |fraction: f64| p50 * (1.0 + (tail - 1.0) * ((1.0 / (1.0 - fraction)).log10() / 3.0).powf(1.6));
+    let curve =
+        [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999].map(|f| (f, at(f) as u64)).into();
+    Percentiles {
+        p50: at(0.5) as u64,
+        p90: at(0.9) as u64,
+        p99: Some(at(0.99) as u64),
+        p99_9: Some(at(0.999) as u64),
+        max: at(0.99999) as u64,
+        mean: p50 * 1.1,
+        curve,
+    }
+}
+
+fn all_formats(results: &Results) -> [String; 4] {
+    [report::terminal(results, Some(100), false), report::markdown(results), report::html(results), report::json(results)]
+}
+
+/// Writes the sample pages to `target/sample-report`, for `scripts/check_page.py` and for people.
+#[test]
+fn sample_pages_can_be_looked_at() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sample-report");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, results) in [("report", sample()), ("bad", bad_sample()), ("empty", empty())] {
+        std::fs::write(folder.join(name).with_extension("html"), report::html(&results)).unwrap();
+        std::fs::write(folder.join(name).with_extension("md"), report::markdown(&results)).unwrap();
+        std::fs::write(folder.join(name).with_extension("txt"), report::terminal(&results, Some(100), false)).unwrap();
+    }
+    std::fs::write(folder.join("result.json"), report::json(&sample())).unwrap();
+    std::fs::write(folder.join("result.schema.json"), report::schema()).unwrap();
+}
+
+#[test]
+fn every_cell_is_in_every_format() {
+    let results = sample();
+    for text in all_formats(&results) {
+        for cell in &results.cells {
+            assert!(text.contains(&cell.subject) && text.contains(&cell.sync), "{} is missing", cell.id);
+        }
+    }
+    for text in [report::markdown(&results), report::html(&results)] {
+        for cell in &results.cells {
+            let command = cell.reproduce.replace('&', "&amp;");
+            assert!(text.contains(&command), "the command of {} is missing", cell.id);
+        }
+    }
+}
+
+#[test]
+fn the_first_line_says_how_it_ended_and_what_was_found() {
+    let first = |results: &Results| report::terminal(results, None, false).lines().next().unwrap_or_default().to_owned();
+    check_line(&first(&sample()), &["✓ Every promise held", "2 stores", "4 sync policies", "1,080 crashes"]);
+    check_line(&first(&bad_sample()), &["INTERRUPTED: 30 of 39 planned cells.", "Durability violated", "hung", "3 more"]);
+    check_line(&first(&empty()), &["Nothing was measured"]);
+    let mut partial = sample();
+    partial.run.status = RunStatus::Partial;
+    partial.cells.retain(|cell| cell.kind == CellKind::Bench);
+    check_line(&first(&partial), &["PARTIAL: 19 of 30", "says nothing about durability"]);
+}
+
+#[test]
+fn a_canary_that_survives_breaks_the_harness() {
+    let mut results = sample();
+    results.cells.iter_mut().filter(|cell| cell.role == Role::Canary).for_each(|cell| cell.verdict = Verdict::Survived);
+    assert_eq!(words::headline(&results).tone, words::Tone::Broken);
+    for text in [report::terminal(&results, Some(100), false), report::markdown(&results), report::html(&results)] {
+        check_line(&text, &["HARNESS BROKEN", "ack-early"]);
+    }
+    let mut results = sample();
+    results.cells.retain(|cell| cell.role != Role::Canary);
+    check_line(&words::headline(&results).sentence, &["No canary was tried"]);
+    let convicted = words::headline(&sample()).canaries;
+    assert_eq!(convicted, ["Canary ack-early under always convicted (lost) in 120 kills: 412 promised operations lost."]);
+}
+
+#[test]
+fn the_null_subject_is_taken_off_and_never_ranked() {
+    let mut results = empty();
+    results.cells = vec![
+        bench_cell("slow", Role::Store, "never", 450.0, 0.0),
+        bench_cell("map", Role::Baseline, "never", 250.0, 0.0),
+        bench_cell("nothing", Role::Null, "never", 50.0, 0.0),
+    ];
+    let row = |text: &str, name: &str| {
+        text.lines().find(|line| line.starts_with(&format!("| {name} | never | write"))).map(str::to_owned)
+    };
+    let text = report::markdown(&results);
+    // (250 - 50) / (450 - 50)
+    check_line(&row(&text, "slow").unwrap(), &["0.50 ×"]);
+    check_line(&row(&text, "map (baseline)").unwrap(), &["1.00 ×"]);
+    check_line(&row(&text, "nothing (null)").unwrap(), &["| n/a |"]);
+    assert!(text.find("| nothing (null) | never | write") > text.find("| slow | never | write"), "the null subject comes last");
+    results.cells.pop();
+    let text = report::markdown(&results);
+    check_line(&text, &["no null subject ran"]);
+    check_line(&row(&text, "slow").unwrap(), &["0.56 ×"]);
+}
+
+#[test]
+fn what_was_not_measured_is_not_zero() {
+    let mut results = empty();
+    let mut cell = bench_cell("typed", Role::Store, "always", 1000.0, 1.0);
+    for phase in cell.bench.iter_mut().flat_map(|bench| &mut bench.phases) {
+        phase.space = None;
+        phase.counters = Counters::default();
+        phase.ops.values_mut().for_each(|op| {
+            op.service.p99 = None;
+            op.response = None;
+        });
+    }
+    results.cells = vec![cell];
+    results.storage = Storage::default();
+    let text = report::terminal(&results, Some(100), false);
+    check_line(
+        &text,
+        &[
+            "sync of 4 KiB here: p50 n/a, p99 n/a",
+            "n/a in every row: verdict, kills, promised lost, acked lost, p99, syncs/write, file.",
+        ],
+    );
+    let page = report::html(&results);
+    assert!(!page.contains(">0 ns") && !page.contains(">0 B<"), "a missing figure is shown as zero");
+}
+
+#[test]
+fn hostile_names_stay_text() {
+    let evil = "</script><b onclick=\"x\">&'|`\n| x |\u{1b}[31m<img src=http://evil.example/x>\u{2028}";
+    let mut results = bad_sample();
+    results.run.argv.push(evil.to_owned());
+    results.run.id = evil.to_owned();
+    results.host.cpu = evil.to_owned();
+    results.not_tested.push(evil.to_owned());
+    results.warnings.push(Warning { code: evil.to_owned(), cell: Some(evil.to_owned()), text: evil.to_owned() });
+    for cell in &mut results.cells {
+        for text in [
+            &mut cell.subject,
+            &mut cell.scenario,
+            &mut cell.group,
+            &mut cell.sync,
+            &mut cell.reproduce,
+            &mut cell.id,
+            &mut cell.level,
+        ] {
+            text.push_str(evil);
+        }
+        cell.reason = Some(evil.to_owned());
+        if let Some(crash) = &mut cell.crash {
+            crash.aimed.insert(evil.to_owned(), Aimed { tried: 1, observed: 1 });
+            crash.findings.push(Finding {
+                id: evil.to_owned(),
+                profile: evil.to_owned(),
+                replay: evil.to_owned(),
+                ..finding("f", Verdict::Lost, evil)
+            });
+        }
+    }
+    let page = report::html(&results);
+    assert!(!page.contains("<b onclick") && !page.contains("<img"), "markup got through");
+    assert_eq!(page.matches("</script>").count(), 1, "the data ends where the page says");
+    let data =
+        page.split_once("id=\"result\">").and_then(|(_, rest)| rest.split_once("</script>")).map(|(data, _)| data).unwrap();
+    let read: Results = serde_json::from_str(data).unwrap();
+    assert_eq!(read.run.id, evil);
+    tables_are_whole(&report::markdown(&results));
+    let text = report::terminal(&results, Some(100), false);
+    assert!(!text.contains('\u{1b}'), "an escape sequence reached the terminal");
+    for format in all_formats(&empty()) {
+        assert!(!format.is_empty());
+    }
+}
+
+#[test]
+fn a_page_loads_nothing() {
+    for results in [sample(), bad_sample(), empty()] {
+        let page = report::html(&results);
+        for needle in ["http://", "https://", "@import", "url(", "src="] {
+            assert!(!page.contains(needle), "the page contains {needle}");
+        }
+        let scripts = page.matches("<script").count();
+        assert_eq!((scripts, page.matches("<script type=\"application/json\"").count()), (1, 1));
+    }
+}
+
+#[test]
+fn every_chart_has_data_a_label_and_a_caption() {
+    let page = report::html(&sample());
+    let figures: Vec<&str> = page.split("<figure ").skip(1).filter_map(|rest| rest.split("</figure>").next()).collect();
+    for id in [
+        "chart-cost-and-loss",
+        "chart-throughput",
+        "chart-latency",
+        "chart-latency-2",
+        "chart-size",
+        "chart-ttfp",
+        "chart-ttfp-curve",
+    ] {
+        assert!(figures.iter().any(|figure| figure.starts_with(&format!("id=\"{id}\""))), "{id} is missing");
+    }
+    for figure in &figures {
+        check_line(figure, &["<svg role=\"img\" aria-label=\"", "<figcaption>", "harness run"]);
+        assert!(!figure.contains("{label}") && !figure.contains("NaN") && !figure.contains("#01"), "{figure}");
+    }
+    assert!(!report::html(&empty()).contains("<figure"), "a chart without data is left out");
+}
+
+#[test]
+fn tables_fit_a_hundred_columns() {
+    for results in [sample(), bad_sample()] {
+        for line in report::terminal(&results, Some(100), false).lines() {
+            assert!(line.chars().count() <= 100 || line.contains("harness "), "{line}");
+        }
+    }
+    let plain = report::terminal(&bad_sample(), Some(100), false);
+    let mut coloured = report::terminal(&bad_sample(), Some(100), true);
+    assert!(coloured.contains("\u{1b}[31m✗ lost\u{1b}[0m"));
+    for code in ["0", "1", "2", "4", "31", "32", "33", "1;31", "1;32", "1;33"] {
+        coloured = coloured.replace(&format!("\u{1b}[{code}m"), "");
+    }
+    assert_eq!(plain, coloured, "colour changes nothing but colour");
+}
+
+#[test]
+fn markdown_tables_are_whole() {
+    for results in [sample(), bad_sample(), empty()] {
+        tables_are_whole(&report::markdown(&results));
+    }
+}
+
+#[test]
+fn figures_have_three_digits() {
+    let ns = [
+        (0.4, "0.4 ns"),
+        (7.0, "7 ns"),
+        (850.0, "850 ns"),
+        (999.6, "1.00 µs"),
+        (12_340.0, "12.3 µs"),
+        (999_999.0, "1.00 ms"),
+        (3.456e6, "3.46 ms"),
+        (1.2e9, "1.20 s"),
+        (1.5e12, "1,500 s"),
+    ];
+    ns.into_iter().for_each(|(value, text)| assert_eq!(words::ns(value), text));
+    let bytes = [(0.0, "0 B"), (512.0, "512 B"), (1536.0, "1.50 KiB"), (14_680_064.0, "14.0 MiB")];
+    bytes.into_iter().for_each(|(value, text)| assert_eq!(words::bytes(value), text));
+    let rates = [(830.0, "830/s"), (12_400.0, "12.4k/s"), (7_142_857.0, "7.14M/s")];
+    rates.into_iter().for_each(|(value, text)| assert_eq!(words::rate(value), text));
+    for nothing in [f64::NAN, f64::INFINITY, -1.0] {
+        assert_eq!(
+            (words::ns(nothing).as_str(), words::rate(nothing).as_str(), words::ratio(nothing).as_str()),
+            ("n/a", "n/a", "n/a")
+        );
+    }
+    assert_eq!((words::count(1_234_567), words::rates(321e3, 366e3)), ("1,234,567".to_owned(), "321..366k/s".to_owned()));
+    assert_eq!(
+        (words::ratio(0.0004), words::ratio(0.032), words::ratio(1.5)),
+        ("1/2,500 ×".to_owned(), "0.032 ×".to_owned(), "1.50 ×".to_owned())
+    );
+}
+
+#[test]
+fn the_schema_in_the_docs_is_the_schema_of_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/result.schema.json");
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == report::schema(),
+        "docs/result.schema.json is not the schema of the types; run: harness show schema > docs/result.schema.json"
+    );
+}
+
+#[test]
+fn json_reads_back() {
+    let results = bad_sample();
+    let text = report::json(&results);
+    let read: Results = serde_json::from_str(&text).unwrap();
+    assert_eq!(report::markdown(&results), report::markdown(&read));
+    assert!(text.ends_with("}\n"));
+}
+
+/// Breaks `results` in a way that a run never should: extreme, absent and impossible figures.
+fn distort(results: &mut Results, choices: &[u8]) {
+    let mut choices = choices.iter().copied().cycle();
+    let mut pick = move || choices.next().unwrap_or(0);
+    let whole = |n: u8| [0, 1, 7, 1000, u64::MAX / 2, u64::MAX][usize::from(n) % 6];
+    let real = |n: u8| [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300, 1e300, 3.5][usize::from(n) % 7];
+    for cell in &mut results.cells {
+        cell.verdict = [
+            Verdict::Survived,
+            Verdict::NotMeasured,
+            Verdict::Lost,
+            Verdict::Corrupt,
+            Verdict::Unopenable,
+            Verdict::Hung,
+            Verdict::HarnessBroken,
+        ][usize::from(pick()) % 7];
+        cell.role = [Role::Store, Role::Baseline, Role::Null, Role::Canary][usize::from(pick()) % 4];
+        cell.kind = [CellKind::Bench, CellKind::Kill, CellKind::Power, CellKind::Error, CellKind::Rot][usize::from(pick()) % 5];
+        for phase in cell.bench.iter_mut().flat_map(|bench| &mut bench.phases) {
+            phase.duration_ns = whole(pick());
+            phase.operations = whole(pick());
+            phase.throughput_per_s = real(pick());
+            phase.throughput_samples = vec![real(pick()), real(pick())];
+            phase.counters = Counters {
+                syncs: whole(pick()),
+                writes: whole(pick()),
+                cpu_user_ns: whole(pick()),
+                cpu_system_ns: whole(pick()),
+                rss_peak: whole(pick()),
+                ..Counters::default()
+            };
+            for op in phase.ops.values_mut() {
+                op.count = whole(pick());
+                op.service.p50 = whole(pick());
+                op.service.curve =
+                    vec![(real(pick()), whole(pick())), (0.5, whole(pick())), (1.0, whole(pick())), (0.99, whole(pick()))];
+            }
+            if let Some(ttfp) = &mut phase.ttfp {
+                ttfp.mean = real(pick());
+                ttfp.published_ns = Some(whole(pick()));
+                ttfp.hub_busy = real(pick());
+                ttfp.curve = vec![(real(pick()), whole(pick())), (0.1, whole(pick()))];
+            }
+            if let Some(space) = &mut phase.space {
+                space.apparent = whole(pick());
+                space.apparent_after_shrink = Some(whole(pick()));
+            }
+        }
+        if let Some(crash) = &mut cell.crash {
+            crash.cases = whole(pick());
+            crash.lost_promised = whole(pick());
+            crash.lost_acked_max = whole(pick());
+            crash.loss_window_ms_max = real(pick());
+            crash.aimed.insert("any".to_owned(), Aimed { tried: whole(pick()), observed: whole(pick()) });
+        }
+        if pick() % 5 == 0 {
+            cell.bench = None;
+            cell.crash = None;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_result_makes_a_report_panic(choices in proptest::collection::vec(any::<u8>(), 1..400), width in 0usize..220) {
+        let mut results = bad_sample();
+        distort(&mut results, &choices);
+        let page = report::html(&results);
+        prop_assert!(!page.contains("NaN") && !page.contains(">inf"));
+        tables_are_whole(&report::markdown(&results));
+        for cell in &results.cells {
+            prop_assert!(page.contains(&cell.subject) && page.contains(&cell.sync));
+        }
+        prop_assert!(!report::terminal(&results, Some(width), true).is_empty());
+        prop_assert!(!report::json(&results).is_empty());
+    }
+}
+
+fn check_line(text: &str, needles: &[&str]) {
+    for needle in needles {
+        assert!(text.contains(needle), "{needle:?} is not in {text}");
+    }
+}
+
+/// Every row of a table has as many cells as its header.
+fn tables_are_whole(markdown: &str) {
+    let mut columns = None;
+    for line in markdown.lines() {
+        if !line.starts_with('|') {
+            columns = None;
+            continue;
+        }
+        let pipes = line.replace("\\|", "").matches('|').count();
+        assert_eq!(*columns.get_or_insert(pipes), pipes, "{line}");
+    }
+}
