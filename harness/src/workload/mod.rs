@@ -1,5 +1,67 @@
 //! Seeded generators of operations, one file for each family of workloads.
 
+pub mod commit;
 pub mod go_persist;
+pub mod hub;
+pub mod load;
+pub mod mixed;
 pub mod outcome;
 pub mod random;
+pub mod stream;
+
+use crate::subject::{SyncPolicyText, Table};
+use engine::Durability;
+use serde::{Deserialize, Serialize};
+use stream::Stream;
+
+/// A workload with its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Workload {
+    /// Puts, deletes and batches for crashing.
+    Mixed(mixed::Mixed),
+    /// Payment traffic through hubs.
+    Hub(hub::Hub),
+    /// Small writes.
+    Commit(commit::Commit),
+    /// go-persist's tables.
+    GoPersist(go_persist::GoPersist),
+    /// go-persist's load benchmark.
+    Load(load::Load),
+}
+
+impl Workload {
+    /// The tables it uses.
+    pub fn tables(&self) -> Vec<Table> {
+        let names: &[&str] = match self {
+            Workload::Mixed(_) => &mixed::TABLES,
+            Workload::Hub(_) => &hub::TABLES,
+            Workload::Commit(_) => &commit::TABLES,
+            Workload::GoPersist(_) => &[],
+            Workload::Load(load) if load.records > 0 => &[],
+            Workload::Load(_) => &load::TABLES,
+        };
+        names.iter().map(|name| Table { name: (*name).to_owned(), sync: None::<SyncPolicyText> }).collect()
+    }
+
+    /// Client threads.
+    pub fn clients(&self) -> u64 {
+        match self {
+            Workload::Mixed(spec) => spec.clients.max(1),
+            Workload::Hub(spec) => spec.clients.max(1),
+            Workload::Commit(spec) => spec.clients.max(1),
+            Workload::GoPersist(spec) => spec.threads.max(1),
+            Workload::Load(_) => 1,
+        }
+    }
+
+    /// The calls of one client, for workloads that are streams of calls.
+    pub fn stream(&self, level: Durability, seed: u64, round: u64, client: u64) -> Option<Stream> {
+        match self {
+            Workload::Mixed(spec) => Some(mixed::stream(spec, seed, round, client)),
+            Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
+            Workload::Commit(spec) => Some(commit::stream(spec, level, client)),
+            Workload::GoPersist(_) | Workload::Load(_) => None,
+        }
+    }
+}

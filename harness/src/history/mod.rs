@@ -1,0 +1,196 @@
+//! What was asked, and what was promised, in a memory-mapped file that outlives the process writing it.
+//!
+//! Each client has a row of slots, one for each call of its stream: when the call began, and when and
+//! how it ended. Marking a call is two plain stores to memory, so the writer runs at its own speed.
+//! A header word tells in which of the moments that kills are aimed at the process is right now.
+
+use crate::measure::clock::boot_ns;
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A shared history.
+#[derive(Debug)]
+pub struct History {
+    map: MmapRaw,
+    clients: u64,
+    capacity: u64,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged at this time.
+    Acked(u64),
+    /// The store said that it failed.
+    Failed(u64),
+    /// In flight when the process died.
+    Unknown,
+}
+
+/// A call that began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// When, on the monotonic clock.
+    pub begin: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A moment that a kill can be aimed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub enum Moment {
+    /// None of those below.
+    Elsewhere = 0,
+    /// Inside a write of at least one mebibyte.
+    InsideWrite = 1,
+    /// Inside the copying of a shrink.
+    ShrinkCopy = 2,
+    /// Between a rename and the sync of its directory.
+    AfterRename = 3,
+    /// Inside the opening of a store that exists.
+    Recovery = 4,
+    /// Right after the store was created.
+    Creation = 5,
+}
+
+impl Moment {
+    /// The moments that kills are aimed at.
+    pub const AIMED: [Moment; 5] =
+        [Moment::InsideWrite, Moment::ShrinkCopy, Moment::AfterRename, Moment::Recovery, Moment::Creation];
+
+    /// Its name in scenarios and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Moment::Elsewhere => "anywhere",
+            Moment::InsideWrite => "inside-1mib-write",
+            Moment::ShrinkCopy => "inside-shrink-copy",
+            Moment::AfterRename => "after-rename",
+            Moment::Recovery => "inside-recovery",
+            Moment::Creation => "after-creation",
+        }
+    }
+
+    fn from_word(word: u64) -> Self {
+        Self::AIMED.into_iter().find(|m| *m as u64 == word).unwrap_or(Moment::Elsewhere)
+    }
+}
+
+const HEADER: u64 = 16;
+const MOMENT: u64 = 0;
+const READY: u64 = 1;
+const FULL: u64 = 2;
+
+impl History {
+    /// Creates an empty history in `path` with a row of `capacity` slots for each client.
+    pub fn create(path: &Path, clients: u64, capacity: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        file.set_len((HEADER + clients * capacity * 2) * 8)?;
+        drop(file);
+        Self::open(path, clients, capacity)
+    }
+
+    /// Opens a history that another process created with the same numbers.
+    pub fn open(path: &Path, clients: u64, capacity: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let bytes = (HEADER + clients * capacity * 2) * 8;
+        if file.metadata()?.len() != bytes {
+            return Err(io::Error::other("the history has another size than expected"));
+        }
+        let map = MmapOptions::new().len(bytes as usize).map_raw(&file)?;
+        Ok(Self { map, clients, capacity })
+    }
+
+    /// Slots in a row.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Marks a call as begun.
+    pub fn begin(&self, client: u64, call: u64) {
+        self.word(self.slot(client, call)).store(boot_ns(), Ordering::Release);
+    }
+
+    /// Marks a call as acknowledged or failed.
+    pub fn end(&self, client: u64, call: u64, acked: bool) {
+        self.word(self.slot(client, call) + 1).store(boot_ns() << 1 | u64::from(!acked), Ordering::Release);
+    }
+
+    /// The calls of a client that began, in order.
+    pub fn row(&self, client: u64) -> Vec<Slot> {
+        let read = |call| {
+            let begin = self.word(self.slot(client, call)).load(Ordering::Acquire);
+            let outcome = match self.word(self.slot(client, call) + 1).load(Ordering::Acquire) {
+                0 => Outcome::Unknown,
+                end if end & 1 == 0 => Outcome::Acked(end >> 1),
+                end => Outcome::Failed(end >> 1),
+            };
+            (begin != 0).then_some(Slot { begin, outcome })
+        };
+        (0..self.capacity).map_while(read).collect()
+    }
+
+    /// Says in which moment the process is.
+    pub fn enter(&self, moment: Moment) {
+        self.word(MOMENT).store(moment as u64, Ordering::Release);
+    }
+
+    /// In which moment the process is, or was when it died.
+    pub fn moment(&self) -> Moment {
+        Moment::from_word(self.word(MOMENT).load(Ordering::Acquire))
+    }
+
+    /// Says that the clients are running.
+    pub fn set_ready(&self) {
+        self.word(READY).store(1, Ordering::Release);
+    }
+
+    /// Whether the clients are running.
+    pub fn is_ready(&self) -> bool {
+        self.word(READY).load(Ordering::Acquire) == 1
+    }
+
+    /// Says that a row is full, so that calls stop being made rather than go unrecorded.
+    pub fn set_full(&self) {
+        self.word(FULL).store(1, Ordering::Release);
+    }
+
+    fn slot(&self, client: u64, call: u64) -> u64 {
+        assert!(client < self.clients && call < self.capacity, "slot {call} of client {client} does not exist");
+        HEADER + (client * self.capacity + call) * 2
+    }
+
+    fn word(&self, index: u64) -> &AtomicU64 {
+        debug_assert!(((index + 1) * 8) as usize <= self.map.len());
+        // SAFETY: the mapping is page-aligned, lives as long as `self`, and holds at least `index + 1`
+        // words: `open` checked its size, `slot` its bounds. Both processes access it through atomics only.
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().cast::<u64>().add(index as usize)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history");
+        let writer = History::create(&path, 2, 4).unwrap();
+        writer.begin(1, 0);
+        writer.end(1, 0, true);
+        writer.begin(1, 1);
+        writer.end(1, 1, false);
+        writer.begin(1, 2);
+        writer.enter(Moment::AfterRename);
+        let judge = History::open(&path, 2, 4).unwrap();
+        let outcomes: Vec<Outcome> = judge.row(1).iter().map(|s| s.outcome).collect();
+        assert!(matches!(outcomes[..], [Outcome::Acked(_), Outcome::Failed(_), Outcome::Unknown]), "{outcomes:?}");
+        assert!(judge.row(0).is_empty());
+        assert_eq!(judge.moment(), Moment::AfterRename);
+        assert!(History::open(&path, 2, 5).is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! The oracle of key-value stores.
+//!
+//! Clients own their keys, so for each key there is one sequence of versions: the base it had before
+//! the round, then the calls of its client. The recovered value must be one of them, not older than the
+//! newest promised one. Values say which write they are, so versions can be told apart, except that
+//! all deletes look alike; what cannot be told for certain is never held against the store.
+
+use crate::history::{Outcome, Slot};
+use crate::result::Verdict;
+use crate::subject::{Contents, Promise};
+use crate::workload::stream::OwnedChange;
+use engine::Durability;
+use std::collections::BTreeMap;
+
+/// A write that a client began.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its changes; one, or a batch.
+    pub changes: Vec<OwnedChange>,
+    /// The durability asked for.
+    pub level: Durability,
+    /// When it began and how it ended.
+    pub slot: Slot,
+}
+
+/// What was promised, and against which crash it is held.
+pub struct Contract<'a> {
+    /// The crash: what survives [`Promise::Process`] is held against a kill.
+    pub crash: Promise,
+    /// What an acknowledged write of a level survives.
+    pub promise: &'a dyn Fn(Durability) -> Promise,
+    /// Whether unpromised writes may be missing only from the end.
+    pub prefix: bool,
+    /// When the crash was, on the history's clock.
+    pub crashed_at: u64,
+}
+
+/// What the oracle found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judgement {
+    /// Acknowledged writes.
+    pub acked: u64,
+    /// Acknowledged writes whose survival was promised.
+    pub promised: u64,
+    /// Promised writes that are missing.
+    pub lost_promised: u64,
+    /// Acknowledged writes that are missing, promised or not.
+    pub lost_acked: u64,
+    /// Longest time between the acknowledgement of a missing write and the crash.
+    pub loss_window_ns: u64,
+    /// What is there but should not be, or torn apart; one sentence each.
+    pub wrong: Vec<String>,
+    /// For each client, for each of its writes: whether it is certainly missing.
+    pub missing: Vec<Vec<bool>>,
+}
+
+impl Judgement {
+    /// The verdict that follows.
+    pub fn verdict(&self) -> Verdict {
+        if !self.wrong.is_empty() {
+            Verdict::Corrupt
+        } else if self.lost_promised > 0 {
+            Verdict::Lost
+        } else {
+            Verdict::Survived
+        }
+    }
+}
+
+/// One version of a key: which write made it, and what the key was then.
+struct Version<'a> {
+    write: Option<(usize, usize)>,
+    value: Option<&'a str>,
+}
+
+/// Which of a key's versions the recovered store may be showing.
+struct Shown {
+    /// The oldest version that looks like what was found and is not older than what was promised.
+    low: usize,
+    /// The newest that looks like it.
+    high: usize,
+}
+
+/// Judges the recovered `contents` of a store that had `base` before the clients made their `writes`.
+pub fn judge(base: &Contents, writes: &[Vec<Written>], contents: &Contents, contract: &Contract<'_>) -> Judgement {
+    let mut judgement = Judgement { missing: writes.iter().map(|w| vec![false; w.len()]).collect(), ..Judgement::default() };
+    let versions = versions(base, writes, contents);
+    // The newest version of each key that a write must be compared with.
+    let mut shown: BTreeMap<(usize, &str), Shown> = BTreeMap::new();
+    for (&(table, key), list) in &versions {
+        let found = contents.get(table).and_then(|t| t.get(key)).map(String::as_str);
+        let is_promised = |v: &Version<'_>| v.write.is_some_and(|(c, w)| promised(&writes[c][w], contract));
+        let newest_promised = list.iter().rposition(is_promised).unwrap_or(0);
+        let matching: Vec<usize> = (0..list.len()).filter(|&i| list[i].value == found).collect();
+        match (matching.iter().find(|&&i| i >= newest_promised), matching.last()) {
+            (Some(&low), Some(&high)) => {
+                shown.insert((table, key), Shown { low, high });
+            }
+            // Older than promised: counted below, write by write.
+            (None, Some(&high)) => {
+                shown.insert((table, key), Shown { low: high, high });
+            }
+            _ => judgement.wrong.push(phantom(table, key, found)),
+        }
+    }
+    let mut visible_until = 0;
+    let mut states = Vec::new();
+    for (c, client) in writes.iter().enumerate() {
+        for (w, write) in client.iter().enumerate() {
+            let state = visibility((c, w), write, &versions, &shown);
+            if state.torn() {
+                judgement.wrong.push(format!("a batch of {} changes is there in part: {}", write.changes.len(), describe(write)));
+            }
+            if state.surely_there {
+                visible_until = visible_until.max(write.slot.begin);
+            }
+            states.push(((c, w), state));
+        }
+    }
+    for ((c, w), state) in states {
+        let write = &writes[c][w];
+        let Outcome::Acked(at) = write.slot.outcome else { continue };
+        judgement.acked += 1;
+        let is_promised = promised(write, contract);
+        judgement.promised += u64::from(is_promised);
+        if !state.surely_missing {
+            continue;
+        }
+        judgement.missing[c][w] = true;
+        judgement.lost_acked += 1;
+        judgement.lost_promised += u64::from(is_promised);
+        judgement.loss_window_ns = judgement.loss_window_ns.max(contract.crashed_at.saturating_sub(at));
+        if contract.prefix && !is_promised && write.level != Durability::Async && at < visible_until {
+            judgement.wrong.push(format!("a write is missing although a later one is there: {}", describe(write)));
+        }
+    }
+    judgement
+}
+
+fn promised(write: &Written, contract: &Contract<'_>) -> bool {
+    matches!(write.slot.outcome, Outcome::Acked(_)) && (contract.promise)(write.level) >= contract.crash
+}
+
+/// All versions of every key that was there before, was written, or is there now.
+fn versions<'a>(base: &'a Contents, writes: &'a [Vec<Written>], contents: &'a Contents) -> BTreeMap<(usize, &'a str), Vec<Version<'a>>> {
+    let mut versions: BTreeMap<(usize, &str), Vec<Version<'_>>> = BTreeMap::new();
+    let keys = |c: &'a Contents| c.iter().enumerate().flat_map(|(t, keys)| keys.keys().map(move |key| (t, key.as_str())));
+    for place @ (table, key) in keys(base).chain(keys(contents)) {
+        let value = base.get(table).and_then(|t| t.get(key)).map(String::as_str);
+        versions.entry(place).or_insert_with(|| vec![Version { write: None, value }]);
+    }
+    for (c, client) in writes.iter().enumerate() {
+        for (w, write) in client.iter().enumerate() {
+            for change in &write.changes {
+                let list = versions
+                    .entry((change.table, change.key.as_str()))
+                    .or_insert_with(|| vec![Version { write: None, value: None }]);
+                if list.last().is_some_and(|v| v.write == Some((c, w))) {
+                    // A batch that writes a key twice: the last change counts, nobody may see the first.
+                    list.pop();
+                }
+                list.push(Version { write: Some((c, w)), value: change.value.as_deref() });
+            }
+        }
+    }
+    versions
+}
+
+struct Visibility {
+    surely_there: bool,
+    surely_missing: bool,
+    some_there: bool,
+    some_missing: bool,
+}
+
+impl Visibility {
+    fn torn(&self) -> bool {
+        self.some_there && self.some_missing
+    }
+}
+
+fn visibility(id: (usize, usize), write: &Written, versions: &BTreeMap<(usize, &str), Vec<Version<'_>>>, shown: &BTreeMap<(usize, &str), Shown>) -> Visibility {
+    let (mut some_there, mut some_missing, mut all_missing) = (false, false, true);
+    for change in &write.changes {
+        let place = (change.table, change.key.as_str());
+        let (Some(list), Some(shown)) = (versions.get(&place), shown.get(&place)) else { continue };
+        let Some(at) = list.iter().position(|v| v.write == Some(id)) else { continue };
+        some_there |= shown.low >= at;
+        some_missing |= shown.high < at;
+        all_missing &= shown.high < at;
+    }
+    Visibility { surely_there: some_there, surely_missing: some_missing && all_missing, some_there, some_missing }
+}
+
+fn phantom(table: usize, key: &str, found: Option<&str>) -> String {
+    match found {
+        Some(value) => format!("key {key:?} of table {table} has a value that nobody wrote: {:?}", value.chars().take(60).collect::<String>()),
+        None => format!("key {key:?} of table {table} is missing although nobody deleted it"),
+    }
+}
+
+fn describe(write: &Written) -> String {
+    let change = |c: &OwnedChange| match &c.value {
+        Some(value) => format!("{}={:?}", c.key, value.chars().take(24).collect::<String>()),
+        None => format!("{} deleted", c.key),
+    };
+    write.changes.iter().take(4).map(change).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(changes: &[(&str, Option<&str>)], outcome: Outcome, begin: u64) -> Written {
+        let change = |&(key, value): &(&str, Option<&str>)| OwnedChange { table: 0, key: key.into(), value: value.map(Into::into) };
+        Written { changes: changes.iter().map(change).collect(), level: Durability::Write, slot: Slot { begin, outcome } }
+    }
+
+    fn contents(entries: &[(&str, &str)]) -> Contents {
+        vec![entries.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()]
+    }
+
+    fn check(base: &[(&str, &str)], writes: Vec<Written>, found: &[(&str, &str)], promise: Promise) -> Judgement {
+        let contract = Contract { crash: Promise::Process, promise: &|_| promise, prefix: true, crashed_at: 1_000 };
+        judge(&contents(base), &[writes], &contents(found), &contract)
+    }
+
+    #[test]
+    fn what_was_promised_must_be_there() {
+        let writes = || vec![write(&[("a", Some("1"))], Outcome::Acked(10), 5), write(&[("a", Some("2"))], Outcome::Acked(20), 15)];
+        assert_eq!(check(&[], writes(), &[("a", "2")], Promise::Process).verdict(), Verdict::Survived);
+        let stale = check(&[], writes(), &[("a", "1")], Promise::Process);
+        assert_eq!((stale.verdict(), stale.lost_promised, stale.loss_window_ns), (Verdict::Lost, 1, 980));
+        let gone = check(&[], writes(), &[], Promise::Process);
+        assert_eq!((gone.verdict(), gone.lost_promised), (Verdict::Lost, 2));
+    }
+
+    #[test]
+    fn in_flight_and_failed_writes_have_two_legal_outcomes() {
+        for outcome in [Outcome::Unknown, Outcome::Failed(9)] {
+            for found in [&[("a", "0")][..], &[("a", "1")]] {
+                let j = check(&[("a", "0")], vec![write(&[("a", Some("1"))], outcome, 5)], found, Promise::Process);
+                assert_eq!((j.verdict(), j.acked), (Verdict::Survived, 0), "{outcome:?} {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_wrote_it() {
+        let j = check(&[("a", "0")], vec![write(&[("a", Some("1"))], Outcome::Acked(9), 5)], &[("a", "other")], Promise::Process);
+        assert_eq!(j.verdict(), Verdict::Corrupt);
+        assert_eq!(check(&[], vec![], &[("ghost", "x")], Promise::None).verdict(), Verdict::Corrupt);
+        assert_eq!(check(&[("a", "0")], vec![], &[], Promise::None).verdict(), Verdict::Corrupt);
+    }
+
+    #[test]
+    fn a_deleted_key_stays_deleted() {
+        let writes = vec![write(&[("a", None)], Outcome::Acked(9), 5)];
+        assert_eq!(check(&[("a", "0")], writes.clone(), &[], Promise::Process).verdict(), Verdict::Survived);
+        assert_eq!(check(&[("a", "0")], writes, &[("a", "0")], Promise::Process).verdict(), Verdict::Lost);
+    }
+
+    #[test]
+    fn a_batch_is_there_or_not() {
+        let batch = || vec![write(&[("a", Some("1")), ("b", Some("1"))], Outcome::Unknown, 5)];
+        assert_eq!(check(&[], batch(), &[("a", "1"), ("b", "1")], Promise::Process).verdict(), Verdict::Survived);
+        assert_eq!(check(&[], batch(), &[], Promise::Process).verdict(), Verdict::Survived);
+        assert_eq!(check(&[], batch(), &[("b", "1")], Promise::Process).verdict(), Verdict::Corrupt);
+        // Deleting what was not there cannot be told from not having happened.
+        let vague = vec![write(&[("a", None), ("b", Some("1"))], Outcome::Unknown, 5)];
+        assert_eq!(check(&[], vague, &[], Promise::Process).verdict(), Verdict::Survived);
+        // A batch that was overwritten in part was still there whole.
+        let over = vec![
+            write(&[("a", Some("1")), ("b", Some("1"))], Outcome::Acked(9), 5),
+            write(&[("a", Some("2"))], Outcome::Acked(12), 10),
+        ];
+        assert_eq!(check(&[], over, &[("a", "2"), ("b", "1")], Promise::Process).verdict(), Verdict::Survived);
+    }
+
+    #[test]
+    fn without_a_promise_only_the_end_may_be_missing() {
+        let writes = || {
+            vec![
+                write(&[("a", Some("1"))], Outcome::Acked(9), 5),
+                write(&[("b", Some("1"))], Outcome::Acked(19), 15),
+                write(&[("c", Some("1"))], Outcome::Acked(29), 25),
+            ]
+        };
+        let end = check(&[], writes(), &[("a", "1")], Promise::None);
+        assert_eq!((end.verdict(), end.lost_acked, end.lost_promised), (Verdict::Survived, 2, 0));
+        assert_eq!(check(&[], writes(), &[("a", "1"), ("c", "1")], Promise::None).verdict(), Verdict::Corrupt);
+        let mut buffered = writes();
+        buffered[1].level = Durability::Async;
+        assert_eq!(check(&[], buffered, &[("a", "1"), ("c", "1")], Promise::None).verdict(), Verdict::Survived);
+    }
+}

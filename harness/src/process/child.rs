@@ -1,0 +1,185 @@
+//! What the harness's own child processes do: write until killed, dump a recovered store, or run one
+//! repetition of a benchmark.
+//!
+//! **Invariant:** a child checks nothing. It does as told and leaves the judging to a process that was
+//! never killed.
+
+use super::probe::{Aim, ProbeFs};
+use crate::history::{History, Moment};
+use crate::measure::clock::Clock;
+use crate::subject::{Change, Contents, Registry, Session, Site, SubjectError, SyncPolicyText};
+use crate::workload::Workload;
+use crate::workload::stream::{Action, Call};
+use engine::Durability;
+use engine::fs::{Fs, RealFs};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a child is told, as JSON in a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Task {
+    /// Make calls until killed.
+    Write(WriteTask),
+    /// Open the store twice and write down what is in it.
+    Dump(DumpTask),
+    /// One repetition of a benchmark.
+    Bench(crate::runner::bench::BenchTask),
+}
+
+/// The store that a child works on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreSpec {
+    /// Name of the subject.
+    pub subject: String,
+    /// Sync policy.
+    pub sync: SyncPolicyText,
+    /// Durability level of workloads that do not choose it themselves.
+    pub level: String,
+    /// The workload, for its tables and its calls.
+    pub workload: Workload,
+    /// The store's directory.
+    pub dir: PathBuf,
+}
+
+/// Make calls until killed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WriteTask {
+    /// The store.
+    pub store: StoreSpec,
+    /// Seed of the cell.
+    pub seed: u64,
+    /// Number of the round, so that values of different rounds differ.
+    pub round: u64,
+    /// The shared history.
+    pub history: PathBuf,
+    /// Slots in each of its rows.
+    pub capacity: u64,
+    /// Where to linger: index into [`Moment::AIMED`], and occurrences to let pass.
+    pub aim: Option<(usize, u64)>,
+    /// Ask the store to shrink over and over.
+    pub shrink: bool,
+}
+
+/// Open the store twice and write down what is in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DumpTask {
+    /// The store.
+    pub store: StoreSpec,
+    /// Where to write the [`Dump`].
+    pub out: PathBuf,
+}
+
+/// What was in a recovered store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dump {
+    /// How long opening took.
+    pub open_ns: u64,
+    /// What the first opening found, or why it did not open.
+    pub contents: Result<Contents, String>,
+    /// Whether a second opening found the same; absent if the first failed.
+    pub second_agrees: Option<bool>,
+}
+
+impl StoreSpec {
+    /// The level by its name.
+    pub fn level(&self) -> Durability {
+        self.level.parse().unwrap_or(Durability::Write)
+    }
+
+    /// Opens the store through `fs`.
+    pub fn open(&self, registry: &Registry, fs: Arc<dyn Fs>) -> Result<Box<dyn Session>, SubjectError> {
+        let subject = registry.get(&self.subject).map_err(|e| SubjectError::Store(e.to_string()))?;
+        let tables = self.workload.tables();
+        subject.open(&Site { dir: &self.dir, fs, sync: self.sync.0, tables: &tables, background: true })
+    }
+}
+
+/// Does what the task file says. Returns when done; a writer returns only if nobody kills it.
+pub fn run(registry: &Registry, task: &Path) -> Result<(), SubjectError> {
+    let text = std::fs::read_to_string(task)?;
+    match serde_json::from_str(&text).map_err(|e| SubjectError::Store(format!("task file: {e}")))? {
+        Task::Write(task) => write(registry, &task),
+        Task::Dump(task) => dump(registry, &task),
+        Task::Bench(task) => crate::runner::bench::repetition(registry, &task),
+    }
+}
+
+fn write(registry: &Registry, task: &WriteTask) -> Result<(), SubjectError> {
+    let clients = task.store.workload.clients();
+    let history = Arc::new(History::open(&task.history, clients, task.capacity)?);
+    let aim = task.aim.and_then(|(moment, skip)| Some(Aim { moment: *Moment::AIMED.get(moment)?, skip }));
+    let fs = ProbeFs::new(Arc::new(RealFs), Arc::clone(&history), aim);
+    let fresh = std::fs::read_dir(&task.store.dir)?.next().is_none();
+    fs.opening(!fresh);
+    let session = task.store.open(registry, Arc::new(fs.clone()))?;
+    fs.opened(fresh);
+    history.set_ready();
+    let session = &*session;
+    let mut jobs: Vec<Option<u64>> = (0..clients).map(Some).collect();
+    if task.shrink {
+        jobs.push(None);
+    }
+    let results = engine::background::in_parallel(jobs, |job| match job {
+        Some(client) => call_until_full(session, &history, task, client),
+        None => loop {
+            session.shrink()?;
+            std::thread::sleep(Duration::from_millis(3));
+        },
+    });
+    results.into_iter().collect()
+}
+
+fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, client: u64) -> Result<(), SubjectError> {
+    let stream = task.store.workload.stream(task.store.level(), task.seed, task.round, client);
+    let stream = stream.ok_or(SubjectError::Unsupported("stream of calls"))?;
+    for (number, call) in stream.enumerate() {
+        let number = number as u64;
+        if number == history.capacity() {
+            history.set_full();
+            // The supervisor kills a full history as it does a running one.
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+        history.begin(client, number);
+        let outcome = perform(session, &call);
+        history.end(client, number, outcome.is_ok());
+    }
+    Ok(())
+}
+
+/// Makes one call.
+pub fn perform(session: &dyn Session, call: &Call) -> Result<(), SubjectError> {
+    match &call.action {
+        Action::Get { table, key } => session.get(*table, key, &mut |text| drop(std::hint::black_box(text.len()))).map(drop),
+        Action::Write { changes, level } => {
+            match &changes[..] {
+                [one] => session.apply(Change { table: one.table, key: &one.key, value: one.value.as_deref() }, *level),
+                many => {
+                    let borrowed: Vec<Change<'_>> =
+                        many.iter().map(|c| Change { table: c.table, key: &c.key, value: c.value.as_deref() }).collect();
+                    session.batch(&borrowed, *level)
+                }
+            }
+        }
+    }
+}
+
+fn dump(registry: &Registry, task: &DumpTask) -> Result<(), SubjectError> {
+    let clock = Clock::start();
+    let opened = task.store.open(registry, Arc::new(RealFs));
+    let open_ns = clock.now();
+    let read = |session: Box<dyn Session>| {
+        let contents = session.contents();
+        let closed = session.close();
+        contents.and_then(|c| closed.map(|()| c))
+    };
+    let contents = opened.and_then(read).map_err(|e| e.to_string());
+    let second_agrees = contents.as_ref().ok().map(|first| {
+        let second = task.store.open(registry, Arc::new(RealFs)).and_then(read);
+        second.is_ok_and(|second| second == *first)
+    });
+    let json = serde_json::to_vec(&Dump { open_ns, contents, second_agrees }).map_err(|e| SubjectError::Store(e.to_string()))?;
+    Ok(std::fs::write(&task.out, json)?)
+}

@@ -1,0 +1,5 @@
+//! Processes: the child that writes, the probe that tells where it is, and the supervisor that kills it.
+
+pub mod child;
+pub mod probe;
+pub mod supervisor;

@@ -1,0 +1,294 @@
+//! `bench` cells: one repetition is one process with one directory on the real disk.
+
+use crate::measure::clock::Clock;
+use crate::measure::counters::{Calls, CountingFs};
+use crate::measure::histogram::{Latencies, median};
+use crate::measure::process::{Usage, space, usage};
+use crate::process::child::{StoreSpec, perform};
+use crate::result::{Bench, Counters, OpStats, Phase, Role, Space};
+use crate::scenario::BenchPlan;
+use crate::subject::{Registry, Session, SubjectError};
+use crate::workload::Workload;
+use crate::workload::outcome::{PhaseSample, Repetition};
+use crate::workload::random::mix;
+use crate::workload::{go_persist, load};
+use engine::fs::RealFs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One repetition of a bench cell, as told to a child.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BenchTask {
+    /// The store.
+    pub store: StoreSpec,
+    /// How to measure.
+    pub plan: BenchPlan,
+    /// Seed of the cell.
+    pub seed: u64,
+    /// Number of the repetition.
+    pub repetition: u64,
+    /// Whether to measure the bare generation of operations too.
+    pub generate: bool,
+    /// Where to write the [`Repetition`].
+    pub out: PathBuf,
+}
+
+/// Runs one repetition and writes down what it measured.
+pub fn repetition(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
+    let fs = CountingFs::new(Arc::new(RealFs));
+    let open = || task.store.open(registry, Arc::new(fs.clone()));
+    let seed = mix(task.seed, &[task.repetition]);
+    let meter = || Meter { fs: &fs, calls: fs.calls(), usage: usage() };
+    let level = task.store.level();
+    let mut phases = Vec::new();
+    let mut session = open()?;
+    match &task.store.workload {
+        Workload::GoPersist(spec) => {
+            let records = session.records().ok_or(SubjectError::Unsupported("records of the go-persist struct"))?;
+            let before = meter();
+            phases.push(before.read(go_persist::prefill(spec, records, level)?));
+            if task.generate {
+                let before = meter();
+                phases.push(before.read(go_persist::generate(spec, seed)));
+            }
+            let before = meter();
+            phases.push(before.read(go_persist::run(spec, records, level, seed)?));
+        }
+        Workload::Load(spec) => {
+            let before = meter();
+            phases.push(before.read(load::write(spec, &*session, level)?));
+        }
+        stream => {
+            if task.generate {
+                let before = meter();
+                phases.push(before.read(calls(&*session, stream, task, seed, "generate", task.plan.seconds)?));
+            }
+            if task.plan.warm_up_seconds > 0.0 {
+                calls(&*session, stream, task, mix(seed, &[1]), "warm-up", task.plan.warm_up_seconds)?;
+            }
+            let before = meter();
+            phases.push(before.read(calls(&*session, stream, task, seed, "run", task.plan.seconds)?));
+        }
+    }
+    phases.push(timed("close", &meter(), || session.close())?.with_space(space(&task.store.dir)));
+    session = match &task.store.workload {
+        Workload::Load(spec) if keeps_files(registry, task) => {
+            let before = meter();
+            let clock = Clock::start();
+            let session = open()?;
+            load::read_one(spec, &*session)?;
+            let one = PhaseSample { name: "open-and-read-one".into(), duration_ns: clock.now(), operations: spec.records.max(1), ..PhaseSample::default() };
+            phases.push(before.read(one));
+            if spec.records == 0 {
+                let before = meter();
+                let clock = Clock::start();
+                let operations = load::read_many(spec, &*session)?;
+                phases.push(before.read(PhaseSample { name: "read-40000".into(), duration_ns: clock.now(), operations, ..PhaseSample::default() }));
+            }
+            session
+        }
+        _ if task.plan.shrink && keeps_files(registry, task) => open()?,
+        _ => return write_out(task, phases),
+    };
+    if task.plan.shrink {
+        let before = meter();
+        let clock = Clock::start();
+        if session.shrink()? {
+            let shrink = PhaseSample { name: "shrink".into(), duration_ns: clock.now(), operations: 1, ..PhaseSample::default() };
+            phases.push(before.read(shrink));
+        }
+    }
+    session.close()?;
+    if let Some(close) = phases.iter_mut().find(|p| p.name == "close") {
+        close.shrunk = Some(space(&task.store.dir).0);
+    }
+    write_out(task, phases)
+}
+
+fn keeps_files(registry: &Registry, task: &BenchTask) -> bool {
+    registry.get(&task.store.subject).is_ok_and(|s| s.role() == Role::Store)
+}
+
+fn timed(name: &str, before: &Meter<'_>, work: impl FnOnce() -> Result<(), SubjectError>) -> Result<PhaseSample, SubjectError> {
+    let clock = Clock::start();
+    work()?;
+    Ok(before.read(PhaseSample { name: name.to_owned(), duration_ns: clock.now(), operations: 1, ..PhaseSample::default() }))
+}
+
+fn write_out(task: &BenchTask, phases: Vec<PhaseSample>) -> Result<(), SubjectError> {
+    let json = serde_json::to_vec(&Repetition { phases }).map_err(|e| SubjectError::Store(e.to_string()))?;
+    Ok(std::fs::write(&task.out, json)?)
+}
+
+/// The counters at the begin of a phase.
+struct Meter<'f> {
+    fs: &'f CountingFs,
+    calls: Calls,
+    usage: Usage,
+}
+
+impl Meter<'_> {
+    /// The phase with what was used since.
+    fn read(&self, phase: PhaseSample) -> PhaseSample {
+        let now = usage();
+        PhaseSample {
+            cpu_user_ns: now.cpu_user_ns.saturating_sub(self.usage.cpu_user_ns),
+            cpu_system_ns: now.cpu_system_ns.saturating_sub(self.usage.cpu_system_ns),
+            rss_peak: now.rss_peak,
+            rss_end: now.rss,
+            ..phase
+        }
+        .with_calls(self.fs.calls().since(self.calls))
+    }
+}
+
+#[derive(Default)]
+struct Client {
+    ops: BTreeMap<&'static str, (Latencies, Latencies, u64)>,
+    operations: u64,
+    writes: u64,
+}
+
+/// Lets every client make its calls for so long. The phase `generate` draws the calls and drops them.
+fn calls(session: &dyn Session, workload: &Workload, task: &BenchTask, seed: u64, name: &str, seconds: f64) -> Result<PhaseSample, SubjectError> {
+    let level = task.store.level();
+    let count = workload.clients();
+    let until = (seconds.max(0.0) * 1e9) as u64;
+    // Under a rate each client is due at fixed times, whether or not the last answer has come.
+    let tick = if task.plan.rate > 0.0 { (count as f64 * 1e9 / task.plan.rate) as u64 } else { 0 };
+    let clock = Clock::start();
+    let results = engine::background::in_parallel((0..count).collect(), |client| {
+        let stream = workload.stream(level, seed, mix(seed, &[task.repetition]), client);
+        let mut stream = stream.ok_or(SubjectError::Unsupported("stream of calls"))?;
+        let mut done = Client::default();
+        let mut due = tick * client / count;
+        while clock.now() < until {
+            if tick > 0 {
+                clock.sleep_until(due);
+            }
+            operation(session, &mut stream, &clock, (tick > 0).then_some(due), name == "generate", &mut done)?;
+            due += tick;
+        }
+        Ok::<_, SubjectError>(done)
+    });
+    let mut phase = PhaseSample { name: name.to_owned(), duration_ns: clock.now(), ..PhaseSample::default() };
+    let mut all = Client::default();
+    for client in results {
+        let client = client?;
+        phase.operations += client.operations;
+        phase.writes += client.writes;
+        for (op, (service, response, errors)) in client.ops {
+            let total = all.ops.entry(op).or_default();
+            total.0.merge(&service);
+            total.1.merge(&response);
+            total.2 += errors;
+        }
+    }
+    for (op, (service, response, errors)) in &all.ops {
+        phase = phase.with_op(op, service, (tick > 0).then_some(response), *errors);
+    }
+    Ok(phase)
+}
+
+/// One operation: all calls up to the one that ends it.
+fn operation(
+    session: &dyn Session,
+    stream: &mut crate::workload::stream::Stream,
+    clock: &Clock,
+    due: Option<u64>,
+    generate: bool,
+    done: &mut Client,
+) -> Result<(), SubjectError> {
+    let (mut spent, mut failed) = (0, false);
+    for call in stream.by_ref() {
+        if generate {
+            std::hint::black_box(&call);
+        } else {
+            // Drawing the call is not the store's time.
+            let start = clock.now();
+            failed |= perform(session, &call).is_err();
+            spent += clock.now() - start;
+        }
+        done.writes += u64::from(matches!(call.action, crate::workload::stream::Action::Write { .. }));
+        if call.last {
+            done.operations += 1;
+            if !generate {
+                let (service, response, errors) = done.ops.entry(call.op).or_default();
+                service.record(spent);
+                if let Some(due) = due {
+                    response.record(clock.now().saturating_sub(due));
+                }
+                *errors += u64::from(failed);
+            }
+            return Ok(());
+        }
+    }
+    Err(SubjectError::Unsupported("further calls"))
+}
+
+impl PhaseSample {
+    fn with_space(mut self, space: (u64, u64)) -> Self {
+        self.space = Some(space);
+        self
+    }
+}
+
+/// All repetitions of a cell as one result: medians for what a repetition has once, merged histograms
+/// for what it has often.
+pub fn merge(repetitions: &[Repetition], threads: u64) -> Bench {
+    let first = repetitions.first().map_or(&[][..], |r| &r.phases[..]);
+    let phases = first.iter().map(|phase| {
+        let samples: Vec<&PhaseSample> =
+            repetitions.iter().filter_map(|r| r.phases.iter().find(|p| p.name == phase.name)).collect();
+        merge_phase(&samples)
+    });
+    Bench { repetitions: repetitions.len() as u64, threads, phases: phases.collect() }
+}
+
+fn merge_phase(samples: &[&PhaseSample]) -> Phase {
+    let middle = |of: &dyn Fn(&PhaseSample) -> u64| median(&samples.iter().map(|s| of(s) as f64).collect::<Vec<_>>()) as u64;
+    let throughput: Vec<f64> = samples.iter().map(|s| s.operations as f64 * 1e9 / s.duration_ns.max(1) as f64).collect();
+    let mut ops: BTreeMap<String, (Latencies, Option<Latencies>, u64)> = BTreeMap::new();
+    for sample in samples {
+        for (name, op) in &sample.ops {
+            let total = ops.entry(name.clone()).or_default();
+            total.0.merge(&Latencies::from(&op.service));
+            if let Some(response) = &op.response {
+                total.1.get_or_insert_default().merge(&Latencies::from(response));
+            }
+            total.2 += op.errors;
+        }
+    }
+    let stats = |(service, response, errors): (Latencies, Option<Latencies>, u64)| OpStats {
+        count: service.count(),
+        errors,
+        service: service.percentiles(),
+        response: response.map(|r| r.percentiles()),
+    };
+    let first = samples.first();
+    Phase {
+        name: first.map_or(String::new(), |s| s.name.clone()),
+        duration_ns: middle(&|s| s.duration_ns),
+        operations: middle(&|s| s.operations),
+        throughput_per_s: median(&throughput),
+        throughput_samples: throughput,
+        ops: ops.into_iter().map(|(name, op)| (name, stats(op))).collect(),
+        ttfp: first.and_then(|s| s.ttfp.clone()),
+        counters: Counters {
+            syncs: middle(&|s| s.syncs),
+            writes: middle(&|s| s.writes),
+            bytes_written: middle(&|s| s.bytes_written),
+            cpu_user_ns: middle(&|s| s.cpu_user_ns),
+            cpu_system_ns: middle(&|s| s.cpu_system_ns),
+            rss_peak: middle(&|s| s.rss_peak),
+            rss_end: middle(&|s| s.rss_end),
+        },
+        space: first.filter(|s| s.space.is_some()).map(|_| Space {
+            apparent: middle(&|s| s.space.map_or(0, |x| x.0)),
+            allocated: middle(&|s| s.space.map_or(0, |x| x.1)),
+            apparent_after_shrink: first.and_then(|s| s.shrunk).map(|_| middle(&|s| s.shrunk.unwrap_or(0))),
+        }),
+    }
+}

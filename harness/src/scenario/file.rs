@@ -1,0 +1,295 @@
+//! Scenario files as typed.
+//!
+//! A file is a TOML table. `extends` names another one whose keys it overrides; each `[[variant]]`
+//! overrides the file, and `[profile.NAME]` overrides both. Merging happens on tables, before anything
+//! is checked; the merged result knows every key, so a misspelt one is an error wherever it stood.
+
+use super::did_you_mean;
+use crate::result::CellKind;
+use crate::subject::SyncPolicyText;
+use crate::workload::Workload;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use toml::{Table, Value};
+
+/// The scenarios that come with the binary.
+const BUILTIN: [(&str, &str); 6] = [
+    ("quick", include_str!("../../../scenarios/quick.toml")),
+    ("hub", include_str!("../../../scenarios/hub.toml")),
+    ("kill", include_str!("../../../scenarios/kill.toml")),
+    ("commit", include_str!("../../../scenarios/commit.toml")),
+    ("go-persist", include_str!("../../../scenarios/go-persist.toml")),
+    ("load", include_str!("../../../scenarios/load.toml")),
+];
+
+/// How much to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Minutes: for looking.
+    #[default]
+    Quick,
+    /// For every change.
+    Ci,
+    /// As long as it takes.
+    Nightly,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Quick => "quick",
+            Profile::Ci => "ci",
+            Profile::Nightly => "nightly",
+        })
+    }
+}
+
+/// A scenario as typed, one variant of it, profile applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plan {
+    /// Version of the file format: 1.
+    pub schema: u32,
+    /// The scenario's name.
+    pub name: String,
+    /// The question it answers, in one sentence.
+    pub title: String,
+    /// The variant, such as `A`; empty if there is one only.
+    #[serde(default)]
+    pub variant: String,
+    /// Kinds of cells.
+    pub kinds: Vec<CellKind>,
+    /// Subjects by name.
+    pub subjects: Vec<String>,
+    /// Sync policies.
+    pub sync: Vec<SyncPolicyText>,
+    /// Durability levels of the workload's writes; `mixed` where it chooses itself.
+    pub levels: Vec<String>,
+    /// What the clients do.
+    pub workload: Workload,
+    /// How it is measured.
+    #[serde(default)]
+    pub bench: BenchPlan,
+    /// How it is killed.
+    #[serde(default)]
+    pub kill: KillPlan,
+    /// What this scenario says nothing about, in sentences.
+    #[serde(default)]
+    pub not_tested: Vec<String>,
+}
+
+/// How a workload is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct BenchPlan {
+    /// Processes, each with a directory of its own.
+    pub repetitions: u64,
+    /// Length of the measured phase of workloads without an end of their own.
+    pub seconds: f64,
+    /// Calls of the same kind before the clock starts.
+    pub warm_up_seconds: f64,
+    /// Operations a second of all clients together; 0 for as fast as answers come.
+    pub rate: f64,
+    /// Whether the store is shrunk at the end, to see its smallest size.
+    pub shrink: bool,
+}
+
+impl Default for BenchPlan {
+    fn default() -> Self {
+        Self { repetitions: 3, seconds: 2.0, warm_up_seconds: 0.2, rate: 0.0, shrink: true }
+    }
+}
+
+/// How a workload is killed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct KillPlan {
+    /// Kills at a random moment.
+    pub random: u64,
+    /// Kills aimed at each moment.
+    pub aimed: u64,
+    /// Kills of one store before the next starts from nothing.
+    pub rounds: u64,
+    /// A random kill falls this long, in milliseconds, after the clients started, at most.
+    pub window_ms: u64,
+    /// Limit on opening and reading a store.
+    pub timeout_ms: u64,
+}
+
+impl Default for KillPlan {
+    fn default() -> Self {
+        Self { random: 10, aimed: 2, rounds: 5, window_ms: 25, timeout_ms: 30_000 }
+    }
+}
+
+/// What is wrong with a scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// There is none of this name.
+    #[error("there is no scenario {name:?}{hint}; `harness list scenarios` shows all, a path ending in .toml names a file")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Perhaps what was meant.
+        hint: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read scenario {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The file does not say what it should.
+    #[error("scenario {name}: {what}")]
+    Content {
+        /// The scenario.
+        name: String,
+        /// What is wrong, and perhaps what was meant.
+        what: String,
+    },
+}
+
+/// The names of the built-in scenarios.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BUILTIN.iter().map(|(name, _)| *name)
+}
+
+/// The text of a built-in scenario.
+pub fn builtin(name: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}
+
+/// Reads a scenario by name or path and gives its variants under a profile; those of all scenarios
+/// that it lists as `suite`, if it is one.
+pub fn load(name: &str, profile: Profile) -> Result<Vec<Plan>, ScenarioError> {
+    let table = read(name, 0)?;
+    let Some(suite) = table.get("suite").cloned() else { return plans(name, table, profile) };
+    let content = |what: String| ScenarioError::Content { name: name.to_owned(), what };
+    let members: Vec<String> = suite.try_into().map_err(|e| content(format!("suite: {e}")))?;
+    let mut all = Vec::new();
+    for member in members {
+        all.extend(plans(&member, read(&member, 0)?, profile)?);
+    }
+    Ok(all)
+}
+
+fn read(name: &str, depth: u32) -> Result<Table, ScenarioError> {
+    let content = |what: String| ScenarioError::Content { name: name.to_owned(), what };
+    let text = match builtin(name) {
+        Some(text) => text.to_owned(),
+        None if name.ends_with(".toml") => {
+            std::fs::read_to_string(name).map_err(|source| ScenarioError::Read { path: Path::new(name).to_owned(), source })?
+        }
+        None => return Err(ScenarioError::Unknown { name: name.to_owned(), hint: did_you_mean(name, names()) }),
+    };
+    let mut table = Table::from_str(&text).map_err(|e| content(e.to_string()))?;
+    let Some(base) = table.remove("extends") else { return Ok(table) };
+    let base = base.as_str().ok_or_else(|| content("extends must name a scenario".to_owned()))?.to_owned();
+    if depth == 8 {
+        return Err(content("extends more than eight scenarios deep; does it extend itself?".to_owned()));
+    }
+    // A path is meant relative to the file that names it.
+    let base = match Path::new(name).parent() {
+        Some(dir) if base.ends_with(".toml") => dir.join(base).to_string_lossy().into_owned(),
+        _ => base,
+    };
+    let mut merged = read(&base, depth + 1)?;
+    merge(&mut merged, table);
+    Ok(merged)
+}
+
+fn plans(name: &str, mut table: Table, profile: Profile) -> Result<Vec<Plan>, ScenarioError> {
+    let content = |what: String| ScenarioError::Content { name: name.to_owned(), what };
+    let profiles = take_table(&mut table, "profile").map_err(content)?;
+    if let Some(unknown) = profiles.keys().find(|k| !matches!(k.as_str(), "quick" | "ci" | "nightly")) {
+        let hint = did_you_mean(unknown, ["quick", "ci", "nightly"].into_iter());
+        return Err(content(format!("unknown profile {unknown:?}{hint}")));
+    }
+    let variants = match table.remove("variant") {
+        None => vec![Table::new()],
+        Some(Value::Array(list)) => list.into_iter().map(|v| v.try_into().map_err(|e| content(format!("variant: {e}")))).collect::<Result<_, _>>()?,
+        Some(_) => return Err(content("variants are written as [[variant]]".to_owned())),
+    };
+    let mut plans = Vec::new();
+    for mut variant in variants {
+        let only: Option<Vec<String>> = match variant.remove("profiles") {
+            Some(list) => Some(list.try_into().map_err(|e| content(format!("profiles: {e}")))?),
+            None => None,
+        };
+        if only.is_some_and(|only| !only.contains(&profile.to_string())) {
+            continue;
+        }
+        let own_profiles = take_table(&mut variant, "profile").map_err(content)?;
+        if let Some(name) = variant.remove("name") {
+            variant.insert("variant".to_owned(), name);
+        }
+        let mut merged = table.clone();
+        // A variant of another kind of workload replaces it; the keys of two kinds do not mix.
+        let kind = |t: &Table| t.get("workload").and_then(|w| w.get("kind")).cloned();
+        if kind(&variant).is_some_and(|k| Some(k) != kind(&merged)) {
+            merged.remove("workload");
+        }
+        merge(&mut merged, variant);
+        for profiles in [&profiles, &own_profiles] {
+            if let Some(Value::Table(overrides)) = profiles.get(&profile.to_string()) {
+                merge(&mut merged, overrides.clone());
+            }
+        }
+        plans.push(Plan::deserialize(merged).map_err(|e| content(explain(&e)))?);
+    }
+    for plan in &plans {
+        check(plan).map_err(content)?;
+    }
+    Ok(plans)
+}
+
+fn check(plan: &Plan) -> Result<(), String> {
+    if plan.schema != 1 {
+        return Err(format!("schema = {} is not known to this version, which reads schema = 1", plan.schema));
+    }
+    for level in &plan.levels {
+        if level != "mixed" && level.parse::<engine::Durability>().is_err() {
+            let hint = did_you_mean(level, ["async", "write", "sync", "mixed"].into_iter());
+            return Err(format!("unknown level {level:?}{hint}"));
+        }
+    }
+    if plan.bench.repetitions == 0 || plan.kill.rounds == 0 {
+        return Err("repetitions and rounds must be at least 1".to_owned());
+    }
+    Ok(())
+}
+
+fn take_table(table: &mut Table, key: &str) -> Result<Table, String> {
+    match table.remove(key) {
+        None => Ok(Table::new()),
+        Some(Value::Table(t)) => Ok(t),
+        Some(_) => Err(format!("{key} must be a table")),
+    }
+}
+
+/// Puts `over` on top of `base`: tables key by key, everything else as a whole.
+fn merge(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
+            (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}
+
+/// The parser's words, and what may have been meant by an unknown key.
+fn explain(e: &toml::de::Error) -> String {
+    let text = e.message().to_owned();
+    let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    match quoted.split_first() {
+        Some((unknown, known)) if text.starts_with("unknown") => {
+            let hint = did_you_mean(unknown, known.iter().copied());
+            format!("{text}{hint}")
+        }
+        _ => text,
+    }
+}

@@ -1,0 +1,155 @@
+//! Calls of a store, generated from a seed: the same seed gives the same calls, so that whoever judges
+//! a crash can say what each client had asked for.
+//!
+//! **Invariant:** clients own their keys: no two streams of a workload write the same key.
+
+use super::random::Rng;
+use engine::Durability;
+use rand::RngExt;
+
+/// One call of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The operation it belongs to, for latencies.
+    pub op: &'static str,
+    /// Whether the operation is done when this call returns.
+    pub last: bool,
+    /// What to do.
+    pub action: Action,
+    /// What it means to the payment network, if anything.
+    pub meaning: Meaning,
+}
+
+/// What a call does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Reads a key.
+    Get {
+        /// The table.
+        table: usize,
+        /// The key.
+        key: String,
+    },
+    /// Writes one key, or several as one batch.
+    Write {
+        /// The changes.
+        changes: Vec<OwnedChange>,
+        /// The durability asked for.
+        level: Durability,
+    },
+}
+
+/// A change that owns its strings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedChange {
+    /// The table.
+    pub table: usize,
+    /// The key.
+    pub key: String,
+    /// The new value; `None` deletes.
+    pub value: Option<String>,
+}
+
+/// What a write means to the payment network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Meaning {
+    /// Nothing that a report counts.
+    #[default]
+    None,
+    /// The receiver's voucher of a payment of this many wei: the payment counts when it is acknowledged.
+    Voucher {
+        /// The amount.
+        wei: u64,
+    },
+    /// A step of an objective.
+    Objective,
+}
+
+impl Call {
+    /// A write of one key.
+    pub fn write(op: &'static str, level: Durability, table: usize, key: String, value: Option<String>) -> Self {
+        Self::batch(op, level, vec![OwnedChange { table, key, value }])
+    }
+
+    /// A write of several keys.
+    pub fn batch(op: &'static str, level: Durability, changes: Vec<OwnedChange>) -> Self {
+        Self { op, last: false, action: Action::Write { changes, level }, meaning: Meaning::None }
+    }
+
+    /// A read.
+    pub fn get(op: &'static str, table: usize, key: String) -> Self {
+        Self { op, last: false, action: Action::Get { table, key }, meaning: Meaning::None }
+    }
+
+    /// The same call with a meaning.
+    pub fn meaning(mut self, meaning: Meaning) -> Self {
+        self.meaning = meaning;
+        self
+    }
+
+    /// The same call as the last of its operation.
+    pub fn ends(mut self) -> Self {
+        self.last = true;
+        self
+    }
+}
+
+/// An endless stream of calls of one client.
+pub type Stream = Box<dyn Iterator<Item = Call> + Send>;
+
+/// A value that says which write it is: no other write of the run has it. Of `size` characters, or as
+/// few as the description takes.
+pub fn value(tag: &str, round: u64, client: u64, number: u64, size: usize) -> String {
+    let mut text = format!("{tag}|r{round:x}|c{client}|n{number}|");
+    let filler = "the quick brown fox jumps over the lazy dog 0123456789 ";
+    while text.len() < size {
+        let left = size - text.len();
+        text.push_str(&filler[..left.min(filler.len())]);
+    }
+    text
+}
+
+/// Picks below `n` with Zipf-like skew: 0 is uniform, 1 the classical law; by inversion of the continuous
+/// distribution, which is close enough for choosing hubs and payees.
+pub fn skewed(rng: &mut Rng, n: u64, skew: f64) -> u64 {
+    if n <= 1 {
+        return 0;
+    }
+    let u: f64 = rng.random();
+    let n_f = n as f64;
+    let x = if (skew - 1.0).abs() < 1e-9 {
+        n_f.powf(u) - 1.0
+    } else {
+        let e = 1.0 - skew;
+        ((n_f + 1.0).powf(e) - 1.0).mul_add(u, 1.0).powf(1.0 / e) - 1.0
+    };
+    (x as u64).min(n - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::random::rng;
+
+    #[test]
+    fn values_have_the_size_asked_for() {
+        for size in [60, 61, 390, 2_400, 1 << 20] {
+            assert_eq!(value("k", 7, 3, 12, size).len(), size);
+        }
+        assert!(value("k", 7, 3, 12, 0).starts_with("k|r7|c3|n12|"));
+    }
+
+    #[test]
+    fn skew_prefers_the_first() {
+        let mut rng = rng(1, &[]);
+        for skew in [0.0, 0.8, 1.0, 1.2] {
+            let mut hits = [0u32; 10];
+            (0..20_000).for_each(|_| hits[skewed(&mut rng, 10, skew) as usize] += 1);
+            if skew == 0.0 {
+                assert!(hits.iter().all(|&h| (1_800..2_200).contains(&h)), "{hits:?}");
+            } else {
+                assert!(hits[0] > 2 * hits[9], "{skew}: {hits:?}");
+            }
+        }
+    }
+}
