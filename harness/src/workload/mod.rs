@@ -1,1 +1,3 @@
 //! Seeded generators of operations, one file for each family of workloads.
+
+pub mod ttfp;

@@ -1,1 +1,3 @@
+//! The harness from outside, one file for each part.
 
+mod ttfp;
