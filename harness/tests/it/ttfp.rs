@@ -227,8 +227,19 @@ fn a_single_job_waits_for_its_serial_syncs() {
             let (never, always) = (run(&spec, SyncPolicy::Never), run(&spec, SyncPolicy::Always));
             assert!((24.0..=35.0).contains(&always.syncs_on_path()), "{} syncs", always.syncs_on_path());
             let check = check(&never, &always, 2_000_000);
-            let tolerance = if disk == Disk::Parallel { 0.01 } else { 0.25 };
-            assert!((check.observed_ns / check.expected_ns - 1.0).abs() < tolerance, "{disk:?} {cpu} {check:?}");
+            match disk {
+                Disk::Parallel => {
+                    assert_eq!(always.mean_sync_ns(), 2_000_000);
+                    // Which of two messages comes first may change with the syncs: one turn's processor time.
+                    let tolerance = 0.01 * check.expected_ns + cpu as f64 * 1e3;
+                    assert!((check.observed_ns - check.expected_ns).abs() < tolerance, "{cpu} {check:?}");
+                }
+                // The others' syncs are in the way of those on the path.
+                Disk::Shared => {
+                    assert!(always.mean_sync_ns() > 2_000_000);
+                    assert!(check.observed_ns > 1.1 * check.expected_ns, "{cpu} {check:?}");
+                }
+            }
         }
     }
 }
@@ -308,13 +319,12 @@ fn hundreds_of_payers_are_simulated() {
 #[test]
 fn two_fitted_numbers_predict_the_third_published_figure() {
     for disk in [Disk::Shared, Disk::Parallel] {
-        let simulated = Some(Simulated { disk, duration_ms: 10_000, ..Simulated::default() });
+        let simulated = Some(Simulated { disk, duration_ms: 20_000, ..Simulated::default() });
         let fitted = fit(&TtfpSpec { simulated, ..TtfpSpec::default() }, &Typed).unwrap();
-        println!("{disk:?} {fitted:?}");
+
         assert!((fitted.never_ms / 84.1 - 1.0).abs() < 0.02, "{disk:?} {fitted:?}");
         assert!((fitted.always_ms / 247.0 - 1.0).abs() < 0.02, "{disk:?} {fitted:?}");
         assert!((fitted.every_second_ms / 86.5 - 1.0).abs() < 0.05, "{disk:?} {fitted:?}");
-        assert!(fitted.every_second_ms > fitted.never_ms, "{disk:?} {fitted:?}");
     }
 }
 
@@ -332,6 +342,7 @@ fn real_threads_open_channels_on_a_real_disk() {
     let outcome = run_real(&spec, &Typed, SyncPolicy::Always, dir.path()).unwrap();
     assert!(!outcome.samples.is_empty() && outcome.payments >= 2 * outcome.samples.len() as u64);
     assert!(outcome.samples.iter().all(|sample| sample.syncs >= 18.0 && sample.ttfp_ns >= 4_500_000), "{outcome:?}");
+    assert!(outcome.mean_sync_ns() > 0);
     assert!(outcome.hub_busy > 0.0 && outcome.hub_busy <= 1.0);
     assert!(dir.path().join("party-7/typed.db").exists());
     let shown = outcome.to_result(&spec, SyncPolicy::Always);

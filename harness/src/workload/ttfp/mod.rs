@@ -19,6 +19,7 @@ mod books;
 mod cast;
 mod fit;
 mod jobs;
+mod metered;
 mod outcome;
 mod party;
 mod real;

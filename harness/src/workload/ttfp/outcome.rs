@@ -19,6 +19,8 @@ pub struct Outcome {
     pub writes: u64,
     /// Syncs of files and directories, all stores.
     pub syncs: u64,
+    /// What the syncs of files took, all together, with what they waited for each other.
+    pub sync_ns: u64,
     /// Bytes that all stores wrote.
     pub bytes: u64,
     /// Share of the time that the busiest hub was at work.
@@ -79,6 +81,12 @@ impl Outcome {
         mean(self.samples.iter().map(|s| s.syncs))
     }
 
+    /// What a sync took in this run, mean; zero when there was none. On a disk that is shared this is
+    /// more than the disk's latency when idle.
+    pub fn mean_sync_ns(&self) -> u64 {
+        self.sync_ns.checked_div(self.syncs).unwrap_or(0)
+    }
+
     /// Adds a repetition of the same run.
     pub fn merge(&mut self, other: Outcome) {
         let time = |a: f64, wall: u64| a * wall as f64;
@@ -93,6 +101,7 @@ impl Outcome {
         self.messages += other.messages;
         self.writes += other.writes;
         self.syncs += other.syncs;
+        self.sync_ns += other.sync_ns;
         self.bytes += other.bytes;
         self.simulated = self.simulated.take().or(other.simulated);
     }
@@ -135,6 +144,7 @@ pub fn published_ns(sync: SyncPolicy) -> Option<u64> {
 
 /// Compares what `always` adds to the time to first payment with what its syncs should take. Meaningful
 /// for a single job of a single payer: with more, messages queue at the hub for longer than they sync.
+/// `sync_ns` is best taken from the run itself, see [`Outcome::mean_sync_ns`].
 pub fn check(never: &Outcome, always: &Outcome, sync_ns: u64) -> ModelCheck {
     ModelCheck {
         expected_ns: (always.syncs_on_path() - never.syncs_on_path()) * sync_ns as f64,

@@ -3,6 +3,7 @@
 use super::agenda::Agenda;
 use super::cast::{Cast, Stage, Totals, syncs};
 use super::jobs::{Jobs, Wake, Wishes};
+use super::metered::MeteredFs;
 use super::outcome::Outcome;
 use super::party::{Handled, Message, Party};
 use super::spec::{Purpose, TtfpError, TtfpSpec};
@@ -21,9 +22,11 @@ use std::time::Duration;
 /// Runs the workload on the real disk, with a directory for each party below `dir`.
 pub fn run_real(spec: &TtfpSpec, subject: &dyn Subject, sync: SyncPolicy, dir: &Path) -> Result<Outcome, TtfpError> {
     spec.validate(sync)?;
-    let stage = Stage { subject, sync, dir, fs: Arc::new(RealFs), background: true };
+    let meter = MeteredFs::new(Arc::new(RealFs));
+    let stage = Stage { subject, sync, dir, fs: Arc::new(meter.clone()), background: true };
     let Cast { parties, counters } = Cast::assemble(spec, &stage)?;
     let base: Vec<(Calls, u64)> = counters.iter().zip(&parties).map(|(c, p)| (c.calls(), p.writes())).collect();
+    let before = meter.spent();
     let clock = Clock::start();
     let (report, reports) = channel();
     let (exchange, engines) = std::thread::scope(|scope| {
@@ -45,6 +48,7 @@ pub fn run_real(spec: &TtfpSpec, subject: &dyn Subject, sync: SyncPolicy, dir: &
         (exchange, joined.collect::<Vec<Engine>>())
     });
     let done = exchange?;
+    let after = meter.spent();
     let mut totals = Totals::default();
     for (((calls, writes), counter), engine) in base.iter().zip(&counters).zip(&engines) {
         totals.add(counter.calls().since(*calls), engine.party.writes() - writes);
@@ -57,6 +61,7 @@ pub fn run_real(spec: &TtfpSpec, subject: &dyn Subject, sync: SyncPolicy, dir: &
         writes: totals.writes,
         syncs: totals.syncs,
         bytes: totals.bytes,
+        sync_ns: after.1 - before.1,
         hub_busy: engines[..hubs].iter().map(|hub| hub.busy).max().unwrap_or(0) as f64 / done.wall.max(1) as f64,
         hub_waits_ns: engines[..hubs].iter().flat_map(|hub| hub.waits.iter().copied()).collect(),
         wall_ns: done.wall,

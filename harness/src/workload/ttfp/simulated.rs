@@ -59,6 +59,7 @@ struct World {
     jobs: Jobs,
     servers: Vec<Server>,
     disk_free: u64,
+    sync_ns: u64,
     network: Pcg64Mcg,
     /// Events and messages that can still lead to something; maintenance is not among them.
     live: u64,
@@ -156,6 +157,7 @@ impl World {
             jobs: Jobs::new(spec, machine.duration_ms),
             servers: cast.parties.into_iter().zip(cast.counters).map(server).collect(),
             disk_free: 0,
+            sync_ns: 0,
             network: spec.random(Purpose::Network),
             live: 0,
             now: 0,
@@ -297,6 +299,7 @@ impl World {
         };
         let done = start + self.machine.sync_latency_us * US;
         self.disk_free = self.disk_free.max(done);
+        self.sync_ns += done - self.now;
         self.servers[i].meter.begin(self.now, done);
         done
     }
@@ -360,6 +363,7 @@ impl World {
             writes: totals.writes,
             syncs: totals.syncs,
             bytes: totals.bytes,
+            sync_ns: self.sync_ns,
             hub_busy: busiest as f64 / self.now.max(1) as f64,
             hub_waits_ns: self.hub_waits,
             wall_ns: self.now,

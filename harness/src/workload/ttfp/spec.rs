@@ -75,9 +75,9 @@ pub struct Simulated {
 #[serde(rename_all = "kebab-case")]
 pub enum Disk {
     /// One after the other, in order of arrival.
-    #[default]
     Shared,
-    /// Beside each other, as if each party had a disk.
+    /// Beside each other, as a journal that commits for many at once comes close to.
+    #[default]
     Parallel,
 }
 
@@ -110,7 +110,7 @@ impl Default for TtfpSpec {
 
 impl Default for Simulated {
     fn default() -> Self {
-        Self { cpu_per_message_us: 1_000, sync_latency_us: 1_000, disk: Disk::default(), duration_ms: 20_000 }
+        Self { cpu_per_message_us: 1_000, sync_latency_us: 1_000, disk: Disk::default(), duration_ms: 60_000 }
     }
 }
 
