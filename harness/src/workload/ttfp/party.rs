@@ -624,3 +624,66 @@ pub(super) fn fund_ledgers(parties: &mut [Party], hubs: u32) -> Result<(), (u32,
     debug_assert!(parties.iter().skip(hubs as usize).all(|party| (0..hubs).all(|hub| party.ledger_is_open(hub))));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subject::typed::Typed;
+    use crate::subject::{Site, Subject};
+    use engine::SyncPolicy;
+    use engine::fs::MemFs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const OPEN_X: Channel = Channel { id: 1, payer: 1, hub: 0, payee: 2 };
+    const OPEN_Y: Channel = Channel { id: 2, payer: 1, hub: 0, payee: 3 };
+
+    fn hub() -> Party {
+        let spec = TtfpSpec::default();
+        let (fs, tables) = (Arc::new(MemFs::new()), spec.tables());
+        let site = Site { dir: Path::new("/"), fs, sync: SyncPolicy::Never, tables: &tables, background: false };
+        Party::new(0, &spec, Typed.open(&site).unwrap())
+    }
+
+    fn add(turn: u64, channel: Channel) -> Proposal {
+        Proposal { turn, stage: Stage::Fund, channel }
+    }
+
+    fn countersigned(handled: &Handled) -> Vec<(u32, u64)> {
+        let signed = |(to, message): &(u32, Message)| match message {
+            Message::Countersign { proposal, .. } => Some((*to, proposal.channel.id)),
+            _ => None,
+        };
+        handled.out.iter().filter_map(signed).collect()
+    }
+
+    #[test]
+    fn proposals_are_countersigned_in_order_and_those_behind_are_taken_up_again() {
+        let mut hub = hub();
+        for (from, channel) in [(1, OPEN_X), (1, OPEN_Y), (3, OPEN_Y)] {
+            hub.handle(Message::Prefund { from, channel }).unwrap();
+        }
+        let of_payee = hub.handle(Message::Propose { from: 3, proposals: vec![add(1, OPEN_Y)] }).unwrap();
+        assert_eq!(countersigned(&of_payee), [(3, 2)]);
+        // Y is ready, but the payer proposed X first, and its payee has not been heard of.
+        let of_payer = hub.handle(Message::Propose { from: 1, proposals: vec![add(1, OPEN_X), add(2, OPEN_Y)] }).unwrap();
+        assert_eq!((countersigned(&of_payer), of_payer.objectives), (vec![], 2));
+        let heard = hub.handle(Message::Prefund { from: 2, channel: OPEN_X }).unwrap();
+        assert_eq!(countersigned(&heard), [(1, 1), (1, 2)]);
+        let funded = heard.out.iter().filter(|(_, m)| matches!(m, Message::Postfund { channel, .. } if channel.id == 2));
+        assert_eq!(funded.count(), 2);
+    }
+
+    #[test]
+    fn a_proposal_that_came_before_is_stored_but_not_signed_again() {
+        let mut hub = hub();
+        for from in [1, 2] {
+            hub.handle(Message::Prefund { from, channel: OPEN_X }).unwrap();
+        }
+        let again = Message::Propose { from: 1, proposals: vec![add(1, OPEN_X)] };
+        assert_eq!(countersigned(&hub.handle(again.clone()).unwrap()), [(1, 1)]);
+        let before = hub.writes();
+        assert_eq!(countersigned(&hub.handle(again).unwrap()), []);
+        assert_eq!(hub.writes() - before, 4);
+    }
+}

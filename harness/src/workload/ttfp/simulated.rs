@@ -413,14 +413,16 @@ impl Meter {
     }
 }
 
-/// How often stores are asked whether something is due: at the shortest interval among the policies.
+/// How often stores are asked whether something is due: at the shortest interval among the policies, but
+/// not more than ten times a millisecond.
 fn maintenance_step(spec: &TtfpSpec, sync: SyncPolicy) -> u64 {
     let own = spec.per_store.values().map(|policy| policy.0);
     let intervals = own.chain([sync]).filter_map(|policy| match policy {
         SyncPolicy::Interval(d) => Some(d.as_nanos() as u64),
         _ => None,
     });
-    intervals.min().unwrap_or(100_000_000)
+    const DAY: u64 = 86_400_000_000_000;
+    intervals.min().unwrap_or(100_000_000).clamp(100_000, DAY)
 }
 
 fn plus(a: Calls, b: Calls) -> Calls {
