@@ -183,12 +183,17 @@ impl Refusal {
     /// A failed call on a path: a full disk is a budget, everything else is told as it is.
     fn io(what: &str, path: &Path, e: &io::Error) -> Self {
         match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::new(exit_code::BUDGET, format!("no space left {what} {}; free some, or choose another place with --out or --dir", path.display()))
-            }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
-                Self::usage(format!("cannot work {what} {}: {e}; choose a directory that can be written with --out or --dir", path.display()))
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(
+                exit_code::BUDGET,
+                format!("no space left {what} {}; free some, or choose another place with --out or --dir", path.display()),
+            ),
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::NotADirectory => Self::usage(format!(
+                "cannot work {what} {}: {e}; choose a directory that can be written with --out or --dir",
+                path.display()
+            )),
             _ => Self::new(exit_code::HARNESS, format!("failed {what} {}: {e}", path.display())),
         }
     }
@@ -207,7 +212,9 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "harness", &mut io::stdout());
             Ok(exit_code::OK)
         }
-        Verb::Child { task } => child::run(registry, &task).map(|()| exit_code::OK).map_err(|e| Refusal::new(exit_code::HARNESS, e)),
+        Verb::Child { task } => {
+            child::run(registry, &task).map(|()| exit_code::OK).map_err(|e| Refusal::new(exit_code::HARNESS, e))
+        }
     };
     ExitCode::from(ended.unwrap_or_else(|refusal| {
         say(&format!("error: {}", refusal.text));
@@ -230,11 +237,8 @@ fn run(registry: &Registry, args: &RunArgs) -> Result<u8, Refusal> {
     for name in &args.scenarios {
         plans.extend(scenario::load(name, args.profile).map_err(Refusal::usage)?);
     }
-    let filter = Filter {
-        kinds: args.only.iter().map(|&k| k.into()).collect(),
-        subjects: args.subject.clone(),
-        sync: args.sync.clone(),
-    };
+    let filter =
+        Filter { kinds: args.only.iter().map(|&k| k.into()).collect(), subjects: args.subject.clone(), sync: args.sync.clone() };
     let cells = scenario::cells(&plans, registry, &filter, args.seed).map_err(Refusal::usage)?;
     if cells.iter().all(|c| c.role == result::Role::Canary) {
         let text = "nothing to run: no cell of these scenarios matches; `harness run SCENARIO --plan` shows what there is";
@@ -257,10 +261,19 @@ fn run(registry: &Registry, args: &RunArgs) -> Result<u8, Refusal> {
     let work = args.dir.clone().unwrap_or_else(|| out.clone());
     let stop = Arc::new(AtomicUsize::new(0));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_usize(signal, Arc::clone(&stop), signal as usize).map_err(|e| Refusal::new(exit_code::HARNESS, e))?;
+        signal_hook::flag::register_usize(signal, Arc::clone(&stop), signal as usize)
+            .map_err(|e| Refusal::new(exit_code::HARNESS, e))?;
     }
     let argv = std::env::args().skip(1).collect();
-    let job = Job { cells, out: out.clone(), work: work.clone(), seed: args.seed, profile: args.profile, argv, stop: Arc::clone(&stop) };
+    let job = Job {
+        cells,
+        out: out.clone(),
+        work: work.clone(),
+        seed: args.seed,
+        profile: args.profile,
+        argv,
+        stop: Arc::clone(&stop),
+    };
     let progress = Bar::new(runner::steps(&job.cells), job.cells.len());
     let results = runner::run(&job, registry, &progress).map_err(|e| Refusal::io("in", &work, &e))?;
     progress.bar.finish_and_clear();
@@ -343,7 +356,8 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
     let work = tempfile::tempdir_in(".").map_err(|e| Refusal::io("in", Path::new("."), &e))?;
     let evidence = Path::new("reports/out/replay");
     for attempt in 1..=args.tries {
-        let (crash, verdict) = runner::kill::replay(plan, &*subject, work.path(), evidence, number).map_err(|e| Refusal::io("in", work.path(), &e))?;
+        let (crash, verdict) = runner::kill::replay(plan, &*subject, work.path(), evidence, number)
+            .map_err(|e| Refusal::io("in", work.path(), &e))?;
         if verdict > Verdict::NotMeasured {
             for finding in &crash.findings {
                 print(&format!("{}: {}", report::words::verdict(finding.verdict), finding.summary));
@@ -352,7 +366,10 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
             return Ok(exit_code::DURABILITY);
         }
     }
-    say(&format!("did not show again in {} attempts; raise --tries, a kill's exact instant differs from time to time", args.tries));
+    say(&format!(
+        "did not show again in {} attempts; raise --tries, a kill's exact instant differs from time to time",
+        args.tries
+    ));
     Ok(exit_code::OK)
 }
 
@@ -407,7 +424,10 @@ fn show(registry: &Registry, name: &str) -> Result<u8, Refusal> {
         let mut known: Vec<String> = registry.iter().map(|s| s.name().to_owned()).collect();
         known.extend(scenario::names().chain(["schema", "exit-codes"]).map(str::to_owned));
         known.extend(runner::WARNINGS.map(|(code, _)| code.to_owned()));
-        return Err(Refusal::usage(format!("there is nothing called {name:?} to show{}", scenario::did_you_mean(name, known.iter().map(String::as_str)))));
+        return Err(Refusal::usage(format!(
+            "there is nothing called {name:?} to show{}",
+            scenario::did_you_mean(name, known.iter().map(String::as_str))
+        )));
     }
     Ok(exit_code::OK)
 }
@@ -417,7 +437,12 @@ fn doctor(dir: &Path) -> Result<u8, Refusal> {
     let storage = host::storage(dir, 500).map_err(|e| Refusal::io("in", dir, &e))?;
     let sync = &storage.calibration.fdatasync_4k;
     print(&format!("system      {}, kernel {}", machine.os, machine.kernel));
-    print(&format!("processor   {}, {} available, {}", machine.cpu, machine.cores, report::words::bytes(machine.memory_bytes as f64)));
+    print(&format!(
+        "processor   {}, {} available, {}",
+        machine.cpu,
+        machine.cores,
+        report::words::bytes(machine.memory_bytes as f64)
+    ));
     print(&format!("directory   {} on {} ({})", dir.display(), storage.filesystem, storage.mount));
     let ns = |n: u64| report::words::ns(n as f64);
     print(&format!("fdatasync   p50 {}, p90 {}, p99 {}", ns(sync.p50), ns(sync.p90), sync.p99.map_or("n/a".to_owned(), ns)));

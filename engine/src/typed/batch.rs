@@ -5,8 +5,8 @@
 
 use super::map::{AnyMap, LockedShard, Map};
 use super::name;
-use super::table::Order;
 use super::store::Core;
+use super::table::Order;
 use crate::error::Result;
 use crate::sync_policy::{Durability, SyncPolicy};
 use serde::Serialize;

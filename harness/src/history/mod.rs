@@ -55,12 +55,19 @@ pub enum Moment {
     Recovery = 4,
     /// Right after the store was created.
     Creation = 5,
+    /// In front of a write, so that what needs several writes is caught between them.
+    BeforeWrite = 6,
 }
 
 impl Moment {
     /// The moments that kills are aimed at.
-    pub const AIMED: [Moment; 5] =
-        [Moment::InsideWrite, Moment::ShrinkCopy, Moment::AfterRename, Moment::Recovery, Moment::Creation];
+    pub const AIMED: [Moment; 6] =
+        [Moment::InsideWrite, Moment::ShrinkCopy, Moment::AfterRename, Moment::Recovery, Moment::Creation, Moment::BeforeWrite];
+
+    /// Whether it only exists while a store shrinks.
+    pub fn needs_shrink(self) -> bool {
+        matches!(self, Moment::ShrinkCopy | Moment::AfterRename)
+    }
 
     /// Its name in scenarios and reports.
     pub fn name(self) -> &'static str {
@@ -71,6 +78,7 @@ impl Moment {
             Moment::AfterRename => "after-rename",
             Moment::Recovery => "inside-recovery",
             Moment::Creation => "after-creation",
+            Moment::BeforeWrite => "before-write",
         }
     }
 

@@ -142,7 +142,11 @@ fn promised(write: &Written, contract: &Contract<'_>) -> bool {
 }
 
 /// All versions of every key that was there before, was written, or is there now.
-fn versions<'a>(base: &'a Contents, writes: &'a [Vec<Written>], contents: &'a Contents) -> BTreeMap<(usize, &'a str), Vec<Version<'a>>> {
+fn versions<'a>(
+    base: &'a Contents,
+    writes: &'a [Vec<Written>],
+    contents: &'a Contents,
+) -> BTreeMap<(usize, &'a str), Vec<Version<'a>>> {
     let mut versions: BTreeMap<(usize, &str), Vec<Version<'_>>> = BTreeMap::new();
     let keys = |c: &'a Contents| c.iter().enumerate().flat_map(|(t, keys)| keys.keys().map(move |key| (t, key.as_str())));
     for place @ (table, key) in keys(base).chain(keys(contents)) {
@@ -179,7 +183,12 @@ impl Visibility {
     }
 }
 
-fn visibility(id: (usize, usize), write: &Written, versions: &BTreeMap<(usize, &str), Vec<Version<'_>>>, shown: &BTreeMap<(usize, &str), Shown>) -> Visibility {
+fn visibility(
+    id: (usize, usize),
+    write: &Written,
+    versions: &BTreeMap<(usize, &str), Vec<Version<'_>>>,
+    shown: &BTreeMap<(usize, &str), Shown>,
+) -> Visibility {
     let (mut some_there, mut some_missing, mut all_missing) = (false, false, true);
     for change in &write.changes {
         let place = (change.table, change.key.as_str());
@@ -194,7 +203,10 @@ fn visibility(id: (usize, usize), write: &Written, versions: &BTreeMap<(usize, &
 
 fn phantom(table: usize, key: &str, found: Option<&str>) -> String {
     match found {
-        Some(value) => format!("key {key:?} of table {table} has a value that nobody wrote: {:?}", value.chars().take(60).collect::<String>()),
+        Some(value) => format!(
+            "key {key:?} of table {table} has a value that nobody wrote: {:?}",
+            value.chars().take(60).collect::<String>()
+        ),
         None => format!("key {key:?} of table {table} is missing although nobody deleted it"),
     }
 }
@@ -212,7 +224,8 @@ mod tests {
     use super::*;
 
     fn write(changes: &[(&str, Option<&str>)], outcome: Outcome, begin: u64) -> Written {
-        let change = |&(key, value): &(&str, Option<&str>)| OwnedChange { table: 0, key: key.into(), value: value.map(Into::into) };
+        let change =
+            |&(key, value): &(&str, Option<&str>)| OwnedChange { table: 0, key: key.into(), value: value.map(Into::into) };
         Written { changes: changes.iter().map(change).collect(), level: Durability::Write, slot: Slot { begin, outcome } }
     }
 
@@ -227,7 +240,8 @@ mod tests {
 
     #[test]
     fn what_was_promised_must_be_there() {
-        let writes = || vec![write(&[("a", Some("1"))], Outcome::Acked(10), 5), write(&[("a", Some("2"))], Outcome::Acked(20), 15)];
+        let writes =
+            || vec![write(&[("a", Some("1"))], Outcome::Acked(10), 5), write(&[("a", Some("2"))], Outcome::Acked(20), 15)];
         assert_eq!(check(&[], writes(), &[("a", "2")], Promise::Process).verdict(), Verdict::Survived);
         let stale = check(&[], writes(), &[("a", "1")], Promise::Process);
         assert_eq!((stale.verdict(), stale.lost_promised, stale.loss_window_ns), (Verdict::Lost, 1, 980));

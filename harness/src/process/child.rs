@@ -99,6 +99,8 @@ impl StoreSpec {
 
 /// Does what the task file says. Returns when done; a writer returns only if nobody kills it.
 pub fn run(registry: &Registry, task: &Path) -> Result<(), SubjectError> {
+    // Whatever kills the harness must not leave its children writing.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)?;
     let text = std::fs::read_to_string(task)?;
     match serde_json::from_str(&text).map_err(|e| SubjectError::Store(format!("task file: {e}")))? {
         Task::Write(task) => write(registry, &task),
@@ -152,17 +154,19 @@ fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, c
 /// Makes one call.
 pub fn perform(session: &dyn Session, call: &Call) -> Result<(), SubjectError> {
     match &call.action {
-        Action::Get { table, key } => session.get(*table, key, &mut |text| drop(std::hint::black_box(text.len()))).map(drop),
-        Action::Write { changes, level } => {
-            match &changes[..] {
-                [one] => session.apply(Change { table: one.table, key: &one.key, value: one.value.as_deref() }, *level),
-                many => {
-                    let borrowed: Vec<Change<'_>> =
-                        many.iter().map(|c| Change { table: c.table, key: &c.key, value: c.value.as_deref() }).collect();
-                    session.batch(&borrowed, *level)
-                }
+        Action::Get { table, key } => session
+            .get(*table, key, &mut |text| {
+                std::hint::black_box(text);
+            })
+            .map(drop),
+        Action::Write { changes, level } => match &changes[..] {
+            [one] => session.apply(Change { table: one.table, key: &one.key, value: one.value.as_deref() }, *level),
+            many => {
+                let borrowed: Vec<Change<'_>> =
+                    many.iter().map(|c| Change { table: c.table, key: &c.key, value: c.value.as_deref() }).collect();
+                session.batch(&borrowed, *level)
             }
-        }
+        },
     }
 }
 

@@ -181,6 +181,9 @@ impl File for ProbeFile {
         if self.probe.is_draft(&self.path) {
             return self.probe.at(Moment::ShrinkCopy, || self.inner.write_at(bytes, offset));
         }
+        if self.probe.aim.is_some_and(|aim| aim.moment == Moment::BeforeWrite) {
+            return self.probe.at(Moment::BeforeWrite, || self.inner.write_at(bytes, offset));
+        }
         if bytes.len() < BIG {
             return self.inner.write_at(bytes, offset);
         }

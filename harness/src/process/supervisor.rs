@@ -37,7 +37,13 @@ pub fn start(task: &Task, dir: &Path) -> io::Result<Running> {
     let log = dir.join("child.log");
     let program = std::env::var_os("HARNESS_CHILD_EXE").map_or_else(std::env::current_exe, |exe| Ok(PathBuf::from(exe)))?;
     let mut command = Command::new(program);
-    command.arg("child").arg(&task_file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?).process_group(0);
+    command
+        .arg("child")
+        .arg(&task_file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log)?)
+        .process_group(0);
     Ok(Running { child: command.spawn()?, log })
 }
 

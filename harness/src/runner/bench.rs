@@ -11,7 +11,9 @@ use crate::subject::{Registry, Session, SubjectError};
 use crate::workload::Workload;
 use crate::workload::outcome::{PhaseSample, Repetition};
 use crate::workload::random::mix;
+use crate::workload::ttfp::{self, Simulated, TtfpSpec};
 use crate::workload::{go_persist, load};
+use engine::SyncPolicy;
 use engine::fs::RealFs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +39,9 @@ pub struct BenchTask {
 
 /// Runs one repetition and writes down what it measured.
 pub fn repetition(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
+    if let Workload::Ttfp(spec) = &task.store.workload {
+        return write_out(task, vec![first_payments(registry, task, spec)?]);
+    }
     let fs = CountingFs::new(Arc::new(RealFs));
     let open = || task.store.open(registry, Arc::new(fs.clone()));
     let seed = mix(task.seed, &[task.repetition]);
@@ -79,13 +84,23 @@ pub fn repetition(registry: &Registry, task: &BenchTask) -> Result<(), SubjectEr
             let clock = Clock::start();
             let session = open()?;
             load::read_one(spec, &*session)?;
-            let one = PhaseSample { name: "open-and-read-one".into(), duration_ns: clock.now(), operations: spec.records.max(1), ..PhaseSample::default() };
+            let one = PhaseSample {
+                name: "open-and-read-one".into(),
+                duration_ns: clock.now(),
+                operations: spec.records.max(1),
+                ..PhaseSample::default()
+            };
             phases.push(before.read(one));
             if spec.records == 0 {
                 let before = meter();
                 let clock = Clock::start();
                 let operations = load::read_many(spec, &*session)?;
-                phases.push(before.read(PhaseSample { name: "read-40000".into(), duration_ns: clock.now(), operations, ..PhaseSample::default() }));
+                phases.push(before.read(PhaseSample {
+                    name: "read-40000".into(),
+                    duration_ns: clock.now(),
+                    operations,
+                    ..PhaseSample::default()
+                }));
             }
             session
         }
@@ -105,6 +120,55 @@ pub fn repetition(registry: &Registry, task: &BenchTask) -> Result<(), SubjectEr
         close.shrunk = Some(space(&task.store.dir).0);
     }
     write_out(task, phases)
+}
+
+/// Time to first payment: here or in virtual time, fitted or as told.
+fn first_payments(registry: &Registry, task: &BenchTask, spec: &TtfpSpec) -> Result<PhaseSample, SubjectError> {
+    let failed = |e: ttfp::TtfpError| SubjectError::Store(e.to_string());
+    let subject = registry.get(&task.store.subject).map_err(|e| SubjectError::Store(e.to_string()))?;
+    let (mut spec, sync) = (spec.clone(), task.store.sync.0);
+    let mut fitted = Vec::new();
+    if let Some(machine) = spec.simulated.clone().filter(|machine| machine.fit) {
+        let fit = ttfp::fit(&spec, &*subject).map_err(failed)?;
+        fitted.push(format!(
+            "{} µs of processor time a message, fitted to {:.1} ms under never",
+            fit.cpu_per_message_us, fit.never_ms
+        ));
+        fitted.push(format!("{} µs a sync, fitted to {:.1} ms under always", fit.sync_latency_us, fit.always_ms));
+        let (cpu_per_message_us, sync_latency_us) = (fit.cpu_per_message_us, fit.sync_latency_us);
+        spec.simulated = Some(Simulated { cpu_per_message_us, sync_latency_us, ..machine });
+    }
+    let before = usage();
+    let outcome = match spec.simulated {
+        Some(_) => ttfp::run_virtual(&spec, &*subject, sync),
+        None => ttfp::run_real(&spec, &*subject, sync, &task.store.dir),
+    }
+    .map_err(failed)?;
+    let now = usage();
+    let mut result = outcome.to_result(&spec, sync);
+    if let Some(model) = &mut result.model {
+        model.fitted = fitted;
+    } else if sync == SyncPolicy::Always && spec.jobs * spec.payers == 1 {
+        // One job alone queues nowhere, so the difference between the policies should be its syncs.
+        let dir = task.store.dir.join("never");
+        std::fs::create_dir_all(&dir)?;
+        let never = ttfp::run_real(&spec, &*subject, SyncPolicy::Never, &dir).map_err(failed)?;
+        result.check = Some(ttfp::check(&never, &outcome, outcome.mean_sync_ns()));
+    }
+    Ok(PhaseSample {
+        name: "run".into(),
+        duration_ns: outcome.wall_ns,
+        operations: result.count,
+        writes: outcome.writes,
+        syncs: outcome.syncs,
+        bytes_written: outcome.bytes,
+        cpu_user_ns: now.cpu_user_ns - before.cpu_user_ns,
+        cpu_system_ns: now.cpu_system_ns - before.cpu_system_ns,
+        rss_peak: now.rss_peak,
+        rss_end: now.rss,
+        ttfp: Some(result),
+        ..PhaseSample::default()
+    })
 }
 
 fn keeps_files(registry: &Registry, task: &BenchTask) -> bool {
@@ -152,7 +216,14 @@ struct Client {
 }
 
 /// Lets every client make its calls for so long. The phase `generate` draws the calls and drops them.
-fn calls(session: &dyn Session, workload: &Workload, task: &BenchTask, seed: u64, name: &str, seconds: f64) -> Result<PhaseSample, SubjectError> {
+fn calls(
+    session: &dyn Session,
+    workload: &Workload,
+    task: &BenchTask,
+    seed: u64,
+    name: &str,
+    seconds: f64,
+) -> Result<PhaseSample, SubjectError> {
     let level = task.store.level();
     let count = workload.clients();
     let until = (seconds.max(0.0) * 1e9) as u64;

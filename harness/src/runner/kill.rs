@@ -25,6 +25,8 @@ use std::time::Duration;
 const CAPACITY: u64 = 1 << 14;
 /// How long to wait for a moment that a kill is aimed at.
 const AIM_PATIENCE_NS: u64 = 3_000_000_000;
+/// Kills within which a canary must be convicted.
+const CANARY_SHOTS: usize = 60;
 /// Findings kept in the result; the counts cover all.
 const FINDINGS: usize = 20;
 
@@ -88,7 +90,8 @@ fn volley(
         if gallery.spoilt && cell.role == Role::Store {
             keep(&dir, &evidence.join(format!("{}-{}", cell.id.replace('/', "-"), shot.number)))?;
         }
-        if !step(done as u64 + 1) {
+        let convicted = cell.role == Role::Canary && gallery.spoilt;
+        if !step(done as u64 + 1) || convicted {
             break;
         }
     }
@@ -111,15 +114,21 @@ pub fn planned(cell: &CellPlan) -> u64 {
 }
 
 /// Random and aimed kills in turn; a store is started anew every few kills, and whenever its creation is
-/// aimed at.
+/// aimed at. A canary is shot at until it is convicted, so many times at most.
 fn shots(cell: &CellPlan) -> Vec<Shot> {
     let plan = &cell.plan.kill;
     let mut aims: Vec<Option<Moment>> = Vec::new();
-    let most = plan.aimed.max(plan.random.div_ceil(5));
-    for turn in 0..most {
-        aims.extend(Moment::AIMED.into_iter().filter(|_| turn < plan.aimed).map(Some));
-        let due = |turns: u64| plan.random * turns / most;
-        aims.extend((due(turn)..due(turn + 1)).map(|_| None));
+    if cell.role == Role::Canary {
+        let cycle = [Some(Moment::BeforeWrite), None, Some(Moment::InsideWrite)];
+        aims.extend(cycle.into_iter().cycle().take(CANARY_SHOTS));
+    } else {
+        let most = plan.aimed.max(plan.random.div_ceil(5));
+        let moments = Moment::AIMED.into_iter().filter(|m| cell.shrinks || !m.needs_shrink());
+        for turn in 0..most {
+            aims.extend(moments.clone().filter(|_| turn < plan.aimed).map(Some));
+            let due = |turns: u64| plan.random * turns / most;
+            aims.extend((due(turn)..due(turn + 1)).map(|_| None));
+        }
     }
     let shot = |(i, aim)| Shot { number: i as u64, aim, fresh: i as u64 % plan.rounds == 0 || aim == Some(Moment::Creation) };
     aims.into_iter().enumerate().map(shot).collect()
@@ -151,11 +160,20 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
         // Opening takes some ten calls; shrinks and renames come again and again.
         Some(Moment::Recovery) => rng.random_range(0..10),
         Some(Moment::ShrinkCopy | Moment::AfterRename) => rng.random_range(0..4),
+        Some(Moment::BeforeWrite) => rng.random_range(0..200),
         _ => 0,
     };
     let aim = shot.aim.and_then(|m| Moment::AIMED.iter().position(|a| *a == m)).map(|index| (index, skip));
-    let shrink = matches!(shot.aim, Some(Moment::ShrinkCopy | Moment::AfterRename)) || (shot.aim.is_none() && rng.random_bool(0.3));
-    let task = WriteTask { store: store.clone(), seed: cell.seed, round: shot.number, history: history_path, capacity: CAPACITY, aim, shrink };
+    let shrink = shot.aim.is_some_and(Moment::needs_shrink) || (shot.aim.is_none() && rng.random_bool(0.3));
+    let task = WriteTask {
+        store: store.clone(),
+        seed: cell.seed,
+        round: shot.number,
+        history: history_path,
+        capacity: CAPACITY,
+        aim,
+        shrink,
+    };
     let mut child = start(&Task::Write(task), work)?;
     let window = Duration::from_micros(rng.random_range(0..=cell.plan.kill.window_ms.max(1) * 1000));
     let mut early = None;

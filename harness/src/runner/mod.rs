@@ -91,7 +91,12 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
         let cells = match batch[0].kind {
             CellKind::Bench => bench_batch(batch, registry, work.path(), job, progress)?,
             CellKind::Kill => vec![kill_cell(&batch[0], registry, work.path(), job, progress)?],
-            kind => batch.iter().map(|c| blank(c, registry, Verdict::NotMeasured, Some(format!("{kind:?} cells are not available in this version")))).collect(),
+            kind => batch
+                .iter()
+                .map(|c| {
+                    blank(c, registry, Verdict::NotMeasured, Some(format!("{kind:?} cells are not available in this version")))
+                })
+                .collect(),
         };
         for cell in cells {
             progress.end(&cell);
@@ -115,11 +120,22 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
 /// every other cell stands alone.
 fn batches(cells: &[CellPlan]) -> Vec<&[CellPlan]> {
     cells
-        .chunk_by(|a, b| a.kind == CellKind::Bench && b.kind == CellKind::Bench && a.plan.name == b.plan.name && a.plan.variant == b.plan.variant)
+        .chunk_by(|a, b| {
+            a.kind == CellKind::Bench
+                && b.kind == CellKind::Bench
+                && a.plan.name == b.plan.name
+                && a.plan.variant == b.plan.variant
+        })
         .collect()
 }
 
-fn bench_batch(cells: &[CellPlan], registry: &Registry, work: &Path, job: &Job, progress: &dyn Progress) -> io::Result<Vec<Cell>> {
+fn bench_batch(
+    cells: &[CellPlan],
+    registry: &Registry,
+    work: &Path,
+    job: &Job,
+    progress: &dyn Progress,
+) -> io::Result<Vec<Cell>> {
     let mut repetitions: Vec<Result<Vec<Repetition>, String>> = vec![Ok(Vec::new()); cells.len()];
     let most = cells.iter().map(|c| c.plan.bench.repetitions).max().unwrap_or(0);
     for repetition in 0..most {
@@ -266,7 +282,11 @@ fn environment_warnings(results: &Results) -> Vec<Warning> {
         warn("W002", "a sync of this directory takes under 20 µs: the device caches, or does not sync at all".to_owned());
     }
     if sync.fdatasync_4k.p90 > 4 * sync.fdatasync_4k_p50_ns {
-        warn("W003", "sync latency varies more than fourfold between its median and its 90th percentile: somebody else uses the disk".to_owned());
+        warn(
+            "W003",
+            "sync latency varies more than fourfold between its median and its 90th percentile: somebody else uses the disk"
+                .to_owned(),
+        );
     }
     if cfg!(debug_assertions) {
         warn("W004", "the harness was built without optimisation: its figures say nothing about speed".to_owned());
@@ -277,7 +297,13 @@ fn environment_warnings(results: &Results) -> Vec<Warning> {
 /// What each warning means and what to do about it.
 pub const WARNINGS: [(&str, &str); 4] = [
     ("W001", "The stores were created in memory. Choose a directory on a disk with --dir."),
-    ("W002", "Syncs are suspiciously fast. Either the device has a protected cache, or something between here and the device ignores flushes. Figures of syncing policies are then lower bounds."),
-    ("W003", "Something else uses the disk, so latencies of syncing policies are noisy. Run again when the machine is quiet, or with more repetitions."),
+    (
+        "W002",
+        "Syncs are suspiciously fast. Either the device has a protected cache, or something between here and the device ignores flushes. Figures of syncing policies are then lower bounds.",
+    ),
+    (
+        "W003",
+        "Something else uses the disk, so latencies of syncing policies are noisy. Run again when the machine is quiet, or with more repetitions.",
+    ),
     ("W004", "Build with --release."),
 ];

@@ -15,12 +15,13 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 6] = [
+const BUILTIN: [(&str, &str); 7] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
     ("commit", include_str!("../../../scenarios/commit.toml")),
     ("go-persist", include_str!("../../../scenarios/go-persist.toml")),
+    ("ttfp", include_str!("../../../scenarios/ttfp.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
 ];
 
@@ -211,7 +212,9 @@ fn plans(name: &str, mut table: Table, profile: Profile) -> Result<Vec<Plan>, Sc
     }
     let variants = match table.remove("variant") {
         None => vec![Table::new()],
-        Some(Value::Array(list)) => list.into_iter().map(|v| v.try_into().map_err(|e| content(format!("variant: {e}")))).collect::<Result<_, _>>()?,
+        Some(Value::Array(list)) => {
+            list.into_iter().map(|v| v.try_into().map_err(|e| content(format!("variant: {e}")))).collect::<Result<_, _>>()?
+        }
         Some(_) => return Err(content("variants are written as [[variant]]".to_owned())),
     };
     let mut plans = Vec::new();

@@ -17,6 +17,8 @@ pub struct CellPlan {
     pub subject: String,
     /// Its role.
     pub role: Role,
+    /// Whether it can be killed while it shrinks.
+    pub shrinks: bool,
     /// Sync policy.
     pub sync: SyncPolicyText,
     /// Durability level.
@@ -63,7 +65,9 @@ pub fn cells(plans: &[Plan], registry: &Registry, filter: &Filter, seed: u64) ->
                 if !fits || !(filter.kinds.is_empty() || filter.kinds.contains(&kind)) {
                     continue;
                 }
-                let chosen = |p: &&SyncPolicyText| subject.supports(p.0) && (role != Role::Store || filter.sync.is_empty() || filter.sync.contains(&p.0));
+                let chosen = |p: &&SyncPolicyText| {
+                    subject.supports(p.0) && (role != Role::Store || filter.sync.is_empty() || filter.sync.contains(&p.0))
+                };
                 let never = [SyncPolicyText(SyncPolicy::Never)];
                 let policies: Vec<&SyncPolicyText> = match role {
                     Role::Store => plan.sync.iter().filter(chosen).collect(),
@@ -81,6 +85,7 @@ pub fn cells(plans: &[Plan], registry: &Registry, filter: &Filter, seed: u64) ->
                             plan: plan.clone(),
                             subject: name.clone(),
                             role,
+                            shrinks: subject.shrinks(),
                             sync,
                             level: level.clone(),
                             kind,

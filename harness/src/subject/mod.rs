@@ -47,6 +47,11 @@ pub trait Subject: Send + Sync {
         false
     }
 
+    /// Whether [`Session::shrink`] does something, so that kills can be aimed into it.
+    fn shrinks(&self) -> bool {
+        false
+    }
+
     /// Opens or creates the store.
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError>;
 }

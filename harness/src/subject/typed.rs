@@ -50,6 +50,10 @@ impl Subject for Typed {
         true
     }
 
+    fn shrinks(&self) -> bool {
+        true
+    }
+
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
         let options = Options { sync: site.sync, background: site.background, fs: site.fs.clone(), ..Options::default() };
         let store = Store::open(site.dir.join("typed.db"), options)?;

@@ -44,7 +44,13 @@ pub fn prefill(spec: &GoPersist, records: &dyn Records, level: Durability) -> Re
     for i in 0..spec.keys {
         records.set(&i.to_string(), Record { field1: i as i64, field2: "example struct".to_owned() }, level)?;
     }
-    Ok(PhaseSample { name: "prefill".into(), duration_ns: clock.now(), operations: spec.keys, writes: spec.keys, ..PhaseSample::default() })
+    Ok(PhaseSample {
+        name: "prefill".into(),
+        duration_ns: clock.now(),
+        operations: spec.keys,
+        writes: spec.keys,
+        ..PhaseSample::default()
+    })
 }
 
 /// The timed run.

@@ -212,7 +212,9 @@ impl Client {
 /// c7: an approved objective that does not own its channel. (c2, c3, c4 and c8 need messages, the chain
 /// or direct funding, which this workload does not have; c6 is counted from the history.)
 pub fn half_states(contents: &Contents, money: &mut Money) {
-    let step = |text: &str| text.split('|').next().and_then(|tag| tag.rsplit_once('-')).map(|(kind, n)| (kind.to_owned(), n.parse().unwrap_or(0u64)));
+    let step = |text: &str| {
+        text.split('|').next().and_then(|tag| tag.rsplit_once('-')).map(|(kind, n)| (kind.to_owned(), n.parse().unwrap_or(0u64)))
+    };
     let table = |n: usize| contents.get(n);
     for (id, objective) in table(OBJECTIVES).into_iter().flatten() {
         let (Some((kind, at)), Some((_, channel_id))) = (step(objective), id.split_once('-')) else { continue };

@@ -8,6 +8,7 @@ pub mod mixed;
 pub mod outcome;
 pub mod random;
 pub mod stream;
+pub mod ttfp;
 
 use crate::subject::{SyncPolicyText, Table};
 use engine::Durability;
@@ -28,6 +29,8 @@ pub enum Workload {
     GoPersist(go_persist::GoPersist),
     /// go-persist's load benchmark.
     Load(load::Load),
+    /// Time to first payment.
+    Ttfp(ttfp::TtfpSpec),
 }
 
 impl Workload {
@@ -38,6 +41,7 @@ impl Workload {
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
             Workload::GoPersist(_) => &[],
+            Workload::Ttfp(_) => &ttfp::TABLES,
             Workload::Load(load) if load.records > 0 => &[],
             Workload::Load(_) => &load::TABLES,
         };
@@ -52,6 +56,7 @@ impl Workload {
             Workload::Commit(spec) => spec.clients.max(1),
             Workload::GoPersist(spec) => spec.threads.max(1),
             Workload::Load(_) => 1,
+            Workload::Ttfp(spec) => u64::from(spec.hubs + spec.payers + spec.payees),
         }
     }
 
@@ -61,7 +66,7 @@ impl Workload {
             Workload::Mixed(spec) => Some(mixed::stream(spec, seed, round, client)),
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
             Workload::Commit(spec) => Some(commit::stream(spec, level, client)),
-            Workload::GoPersist(_) | Workload::Load(_) => None,
+            Workload::GoPersist(_) | Workload::Load(_) | Workload::Ttfp(_) => None,
         }
     }
 }

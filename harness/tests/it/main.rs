@@ -1,3 +1,4 @@
-//! The harness from outside.
+//! The harness from outside, one file for each part.
 
 mod report;
+mod ttfp;
