@@ -260,7 +260,7 @@ fn only_the_planned_calls_fail() {
     fs.arm(Plan { kind: CallKind::Write, skip: 2, times: 2, fault: Fault::Enospc });
     let outcomes: Vec<bool> = (0..6).map(|i| file.write_at(&[b'0' + i], u64::from(i)).is_ok()).collect();
     assert_eq!(outcomes, [true, true, false, false, true, true]);
-    assert_eq!(content(&inner, &path), b"01\0\045", "a failed write does nothing");
+    assert_eq!(content(&inner, &path), b"01\x00\x0045", "a failed write does nothing");
     // Arming counts anew, and only calls of its kind.
     fs.arm(Plan { kind: CallKind::Sync, skip: 1, times: 1, fault: Fault::Eio });
     file.write_at(b"x", 0).unwrap();

@@ -1,7 +1,5 @@
 //! Integration tests of the engine: one binary, one module per promise.
 
-#![expect(clippy::disallowed_methods, reason = "tests start threads of their own")]
-
 mod fs_conformance;
 mod log;
 mod shrink_crash;

@@ -30,7 +30,7 @@ fn crowded() -> (Image, BTreeMap<String, i64>) {
 
 /// Runs `work` on a store that starts from `image`, then opens every image that SIGKILL may leave.
 fn survives_kills(image: &Image, expected: &[BTreeMap<String, i64>], work: impl FnOnce(TraceFs)) {
-    let inner = MemFs::from_image(image);
+    let inner = crate::support::copy(&MemFs::from_image(image));
     let traced = TraceFs::new(Arc::new(inner));
     work(traced.clone());
     let mut seen = 0;

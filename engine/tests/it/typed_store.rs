@@ -1154,16 +1154,12 @@ fn syncs_of(policy: SyncPolicy, change: impl Fn(&Store, &Map<i64>, Durability)) 
 
 #[test]
 fn each_level_syncs_as_the_policy_says() {
-    let (set, delete, update): (
-        fn(&Store, &Map<i64>, Durability),
-        fn(&Store, &Map<i64>, Durability),
-        fn(&Store, &Map<i64>, Durability),
-    ) = (
+    let changes: [fn(&Store, &Map<i64>, Durability); 3] = [
         |_, map, level| map.set_at("k", 1, level).unwrap(),
         |_, map, level| assert!(map.delete_at("k", level).unwrap()),
         |_, map, level| map.update_at("k", level, |_| (Change::Set(1), ())).unwrap(),
-    );
-    for change in [set, delete, update] {
+    ];
+    for change in changes {
         assert_eq!(syncs_of(SyncPolicy::Never, change), [0, 0, 1]);
         assert_eq!(syncs_of(SyncPolicy::Manual, change), [0, 0, 1]);
         assert_eq!(syncs_of(SyncPolicy::EVERY_SECOND, change), [0, 0, 1]);
