@@ -195,3 +195,38 @@ fn a_failed_call_during_creation_leaves_a_store_or_none() {
         }
     }
 }
+
+/// Power loss may take whatever was not synced, so the bytes must be on the device before a file gets
+/// the log's name, and the name before anything is appended.
+#[test]
+fn a_new_log_is_durable_before_it_is_built_on() {
+    use engine::fs::FsOp;
+    let works: [(Image, fn(&Store)); 3] = [
+        (crowded().0, |store| store.shrink().unwrap()),
+        (mem_with(GO_PERSIST).image(), |store| store.shrink().unwrap()),
+        (Image::new(), |_| ()),
+    ];
+    for (image, work) in works {
+        let traced = TraceFs::new(Arc::new(crate::support::copy(&MemFs::from_image(&image))));
+        let store = open(&traced);
+        work(&store);
+        store.map("m").unwrap().set("after", 1i64).unwrap();
+        let (mut unsynced, mut nameless, mut renames) = (false, false, 0);
+        for entry in traced.recorder().entries() {
+            match entry.op {
+                FsOp::Write { .. } | FsOp::SetLen { .. } => {
+                    assert!(!nameless, "appended before the name was durable");
+                    unsynced = true;
+                }
+                FsOp::SyncData { .. } | FsOp::SyncAll { .. } => unsynced = false,
+                FsOp::Rename { .. } => {
+                    assert!(!unsynced, "renamed before the bytes were durable");
+                    (nameless, renames) = (true, renames + 1);
+                }
+                FsOp::SyncDir { .. } => nameless = false,
+                _ => {}
+            }
+        }
+        assert_eq!(renames, 1);
+    }
+}
