@@ -201,7 +201,8 @@ fn a_failed_call_during_creation_leaves_a_store_or_none() {
 #[test]
 fn a_new_log_is_durable_before_it_is_built_on() {
     use engine::fs::FsOp;
-    let works: [(Image, fn(&Store)); 3] = [
+    type Work = fn(&Store);
+    let works: [(Image, Work); 3] = [
         (crowded().0, |store| store.shrink().unwrap()),
         (mem_with(GO_PERSIST).image(), |store| store.shrink().unwrap()),
         (Image::new(), |_| ()),
@@ -229,4 +230,35 @@ fn a_new_log_is_durable_before_it_is_built_on() {
         }
         assert_eq!(renames, 1);
     }
+}
+
+/// What is written after the shrink began to read must be carried over, and synced with the rest.
+#[test]
+fn what_is_written_during_a_shrink_is_carried_over_and_durable() {
+    use engine::fs::FsOp;
+    use std::sync::{Mutex, PoisonError};
+    let (image, mut expected) = crowded();
+    let inner = MemFs::from_image(&image);
+    let traced = TraceFs::new(Arc::new(inner.clone()));
+    let during: Arc<Mutex<Option<engine::typed::Map<i64>>>> = Arc::default();
+    let mut fs = crate::support::Interrupted::new(traced.clone());
+    let handle = Arc::clone(&during);
+    fs.on_create = Arc::new(move |created| {
+        if let (Some("shrink"), Some(map)) = (created.extension().and_then(|e| e.to_str()), handle.lock().unwrap().take()) {
+            map.set("during", 1).unwrap();
+            map.delete("k1").unwrap();
+        }
+    });
+    let store = open(&fs);
+    *during.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.map("m").unwrap());
+    store.shrink().unwrap();
+    expected.insert("during".to_owned(), 1);
+    expected.remove("k1");
+    assert_eq!(integers(&store, "m"), expected);
+    let copy = crate::support::copy(&inner);
+    assert_eq!(integers(&open(&copy), "m"), expected);
+    let entries = traced.recorder().entries();
+    let renamed = entries.iter().position(|e| matches!(e.op, FsOp::Rename { .. })).unwrap();
+    let last = entries[..renamed].iter().rev().find(|e| matches!(e.op, FsOp::Write { .. } | FsOp::SyncAll { .. }));
+    assert!(matches!(last.unwrap().op, FsOp::SyncAll { .. }), "renamed before the bytes were durable");
 }

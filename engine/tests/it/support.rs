@@ -1,9 +1,12 @@
 //! What the tests share: stores without background threads, and images of a killed process.
 
-use engine::fs::{File, Fs, FsOp, MemFs, Recorded};
+use engine::fs::{File, Fs, FsOp, LockOutcome, MemFs, Recorded};
 use engine::typed::{Options, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::{self, Debug};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,5 +120,105 @@ pub(crate) fn kill_images(start: &Image, entries: &[Recorded], mut check: impl F
         }
         before.apply(entry);
         check(&format!("after call {i}, {:?}", entry.op), copy(&before.fs));
+    }
+}
+
+/// Runs something of the test in the middle of a call, where only another thread could be otherwise.
+#[derive(Clone)]
+pub(crate) struct Interrupted {
+    inner: Arc<dyn Fs>,
+    /// Called before a file is created, with its path.
+    pub(crate) on_create: Arc<dyn Fn(&Path) + Send + Sync>,
+    /// Called after each write.
+    pub(crate) on_write: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Interrupted {
+    pub(crate) fn new(inner: impl Fs + 'static) -> Self {
+        Self { inner: Arc::new(inner), on_create: Arc::new(|_| ()), on_write: Arc::new(|| ()) }
+    }
+
+    fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(InterruptedFile { inner, on_write: Arc::clone(&self.on_write) })
+    }
+}
+
+impl Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Fs for Interrupted {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.inner.open(path).map(|file| self.file(file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        (self.on_create)(path);
+        self.inner.create(path).map(|file| self.file(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.inner.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.inner.lock(path)
+    }
+}
+
+struct InterruptedFile {
+    inner: Arc<dyn File>,
+    on_write: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Debug for InterruptedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl File for InterruptedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let taken = self.inner.write_at(bytes, offset);
+        (self.on_write)();
+        taken
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.inner.sync_all()
     }
 }

@@ -1,7 +1,7 @@
 //! The typed store as its users meet it: maps, levels, batches, faults, and the traps of go-persist,
 //! the store whose file format it grew out of.
 
-use crate::support::{LEVELS, bytes, integers, mem, mem_with, open, pairs, path, quiet, quiet_under};
+use crate::support::{Interrupted, LEVELS, bytes, integers, mem, mem_with, open, pairs, path, quiet, quiet_under};
 use engine::fs::{CallKind, FailingFs, Fault, Fs, FsOp, MemFs, Plan, RealFs, TraceFs, write_all_at};
 use engine::typed::{AutoShrink, Change, Map, Options, Store, salvage};
 use engine::{Durability, Error, SyncPolicy};
@@ -188,7 +188,10 @@ fn p06_a_map_opened_twice_is_one_map() {
 #[test]
 fn p07_file_and_memory_agree_on_the_order_of_racing_writers() {
     for round in 0..20 {
-        let fs = mem();
+        let memory_fs = mem();
+        let mut fs = Interrupted::new(memory_fs.clone());
+        // While one thread writes, others gather; then they race.
+        fs.on_write = Arc::new(|| std::thread::sleep(Duration::from_micros(100)));
         let store = open(&fs);
         let map = store.map::<i64>("m").unwrap();
         let barrier = Barrier::new(4);
@@ -197,7 +200,7 @@ fn p07_file_and_memory_agree_on_the_order_of_racing_writers() {
                 let (map, barrier) = (&map, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
-                    for i in 0..25 {
+                    for i in 0..10 {
                         map.set("k", t * 1000 + i).unwrap();
                     }
                 });
@@ -205,7 +208,7 @@ fn p07_file_and_memory_agree_on_the_order_of_racing_writers() {
         });
         let memory = map.get("k");
         drop((map, store));
-        assert_eq!(open(&fs).map::<i64>("m").unwrap().get("k"), memory, "round {round}");
+        assert_eq!(open(&memory_fs).map::<i64>("m").unwrap().get("k"), memory, "round {round}");
     }
 }
 
@@ -985,6 +988,21 @@ fn what_is_deleted_and_inserted_again_is_there() {
         store.flush().unwrap();
         drop((map, store));
         assert_eq!(integers(&open(&fs), "m"), pairs(&[("k", 2)]), "{levels:?}");
+    }
+}
+
+/// A delete that survives the process must do so even if a buffered delete came first.
+#[test]
+fn a_delete_of_a_key_whose_delete_is_only_buffered_is_written() {
+    for level in [Durability::Write, Durability::Sync] {
+        let fs = mem();
+        let store = open(&fs);
+        let map = store.map::<i64>("m").unwrap();
+        map.set("k", 1).unwrap();
+        map.delete_async("k").unwrap();
+        assert!(!map.delete_at("k", level).unwrap());
+        let killed = mem_with(&bytes(&fs));
+        assert_eq!(integers(&open(&killed), "m"), BTreeMap::new());
     }
 }
 
