@@ -304,12 +304,15 @@ impl Log {
     /// Counters since opening.
     pub fn stats(&self) -> LogStats {
         let load = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        // One lock after the other: inside the literal both would be held, against the order of `commit`.
+        let records = lock(&self.pending).records;
+        let len = lock(&self.tail).end;
         LogStats {
-            records: lock(&self.pending).records,
+            records,
             writes: load(&self.counters.writes),
             bytes: load(&self.counters.bytes),
             syncs: load(&self.counters.syncs),
-            len: lock(&self.tail).end,
+            len,
         }
     }
 
