@@ -53,6 +53,12 @@ pub enum Error {
         /// The failure that poisoned the store.
         source: Arc<io::Error>,
     },
+    /// The store was closed while a handle of one of its maps was still in use.
+    #[error("store {} is closed; nothing was changed", path.display())]
+    Closed {
+        /// The store's file.
+        path: PathBuf,
+    },
     /// Another process, or another handle of this one, has the store open.
     #[error("{} is in use by {}", path.display(), holder(*pid))]
     Locked {

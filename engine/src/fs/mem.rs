@@ -105,13 +105,20 @@ impl Fs for MemFs {
         if !names.has_dir(super::parent(to)) {
             return Err(not_found());
         }
+        if names.dirs.contains(to) && names.files.contains_key(from) {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
         let file = names.files.remove(from).ok_or_else(not_found)?;
         names.files.insert(to.to_owned(), file);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.names().files.remove(path).map(drop).ok_or_else(not_found)
+        let mut names = self.names();
+        if names.dirs.contains(path) {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        names.files.remove(path).map(drop).ok_or_else(not_found)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -135,7 +142,11 @@ impl Fs for MemFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
-        if !self.names().locked.insert(path.to_owned()) {
+        let mut names = self.names();
+        if !names.has_dir(super::parent(path)) {
+            return Err(not_found());
+        }
+        if !names.locked.insert(path.to_owned()) {
             return Ok(LockOutcome::Busy { pid: Some(std::process::id()) });
         }
         Ok(LockOutcome::Held(Box::new(MemLock { path: path.to_owned(), names: Arc::clone(&self.names) })))
@@ -163,6 +174,9 @@ impl File for MemFile {
         let mut bytes = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let start = offset as usize;
         let end = start + new.len();
+        if new.is_empty() {
+            return Ok(0);
+        }
         if bytes.len() < end {
             bytes.resize(end, 0);
         }

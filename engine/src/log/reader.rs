@@ -194,12 +194,28 @@ pub fn replay(
 /// Whether a believable mark behind the damage at `offset` says that the damaged bytes were synced.
 /// A go-persist file has no marks; there, any record behind the damage shows that it is not a tail.
 fn rots(framing: Framing, rest: &[u8], offset: u64) -> bool {
-    framing.candidates(rest, 1).any(|at| match framing.parse(&rest[at..]) {
+    let covers = |at: usize| match framing.parse(&rest[at..]) {
         Parsed::Record(Frame { kind: b'S' | b'D', .. }) if framing == Framing::GoPersist => true,
         Parsed::Record(Frame { mark: Some(distance), checked: true, .. }) => {
             (offset + at as u64).saturating_sub(distance) > offset
         }
         _ => false,
+    };
+    framing.candidates(rest, 1).any(covers) || (framing == Framing::Text && lost_newlines(rest).any(covers))
+}
+
+/// Where a record starts in the middle of a line because the newline before it, the last byte of the
+/// damaged record at the start of `rest`, is another byte now. That the damaged record is whole but
+/// for this byte keeps a key that reads like a record from being taken for one.
+fn lost_newlines(rest: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let starts = memchr::memchr_iter(b'=', rest).filter_map(|equals| equals.checked_sub(1)).filter(|&at| at > 0);
+    starts.filter(|&at| {
+        let token = rest.get(at + 2..at + 10).and_then(crate::codec::parse_hex);
+        if token.is_none() || !b"SDBM".contains(&rest[at]) {
+            return false;
+        }
+        let mended = [&rest[..at - 1], b"\n"].concat();
+        matches!(Framing::Text.parse(&mended), Parsed::Record(Frame { checked: true, len, .. }) if len == at)
     })
 }
 

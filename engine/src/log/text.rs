@@ -79,9 +79,10 @@ fn parse_checked(bytes: &[u8], kind: u8) -> Parsed {
     let body = &bytes[start..end];
     if crc32c_append(crc32c_append(crc32c(&[kind]), body), &token[8..]) != crc {
         // Well-formed content under a checksum that disagrees is somebody's edit: a crash leaves
-        // zeros or nothing in place of bytes, never other well-formed text.
+        // zeros or nothing in place of bytes, never other well-formed text. Nobody edits a mark.
         let what = format!("the record of {:?} does not match its checksum", key_of(kind, body));
-        let edited = well_formed(kind, body).then(|| format!("={}", String::from_utf8_lossy(token)));
+        let edit = kind != b'M' && !body.contains(&0) && well_formed(kind, body);
+        let edited = edit.then(|| format!("={}", String::from_utf8_lossy(token)));
         return Parsed::Damaged(Damage { what, edited });
     }
     Parsed::Record(Frame { kind, body: start..end, mark, checked: true, len: end })

@@ -6,8 +6,8 @@
 //! **Invariant:** after a failed sync, or a failed write that could not be cut back, the log is
 //! poisoned: it accepts and acknowledges nothing more.
 
-use super::Framing;
 use super::group_commit::{Outcomes, SyncQueue};
+use super::{Framing, MAX_RECORD};
 use crate::error::{Error, Result, is_full};
 use crate::fs::{File, write_all_at};
 use std::io;
@@ -105,8 +105,9 @@ impl Log {
     /// Gives a record its place behind all earlier ones. Nothing is written yet.
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
+    /// [`Error::Poisoned`]; [`Error::Io`] for a record that is too long to be read again.
     pub fn submit(&self, kind: u8, body: &[u8]) -> Result<Ticket> {
+        self.check_len(body)?;
         let crc = Framing::checksum(kind, body);
         self.check()?;
         let mut pending = lock(&self.pending);
@@ -118,6 +119,12 @@ impl Log {
     /// Submits several records that share one fate: none lies between them, one `write` takes them all.
     pub fn submit_all<'a>(&self, records: impl IntoIterator<Item = (u8, &'a [u8])>) -> Result<Ticket> {
         self.check()?;
+        let records: Vec<_> = records.into_iter().collect();
+        records.iter().try_for_each(|(_, body)| self.check_len(body))?;
+        if records.is_empty() {
+            // Nobody would ever write, and so answer, a group without records: it is settled from the start.
+            return Ok(Ticket { end: 0 });
+        }
         let mut pending = lock(&self.pending);
         for (kind, body) in records {
             let crc = Framing::checksum(kind, body);
@@ -125,6 +132,15 @@ impl Log {
         }
         pending.members += 1;
         Ok(Ticket { end: pending.end })
+    }
+
+    fn check_len(&self, body: &[u8]) -> Result<()> {
+        // Kind, token and mark take less than 64 bytes in either framing.
+        if body.len() <= MAX_RECORD - 64 {
+            return Ok(());
+        }
+        let why = format!("a record of {} bytes is longer than the {MAX_RECORD} that can be read again", body.len());
+        Err(Error::io("write to", &self.path, io::Error::new(io::ErrorKind::InvalidInput, why)))
     }
 
     fn append(&self, pending: &mut Pending, kind: u8, body: &[u8], crc: u32) {
@@ -231,8 +247,15 @@ impl Log {
             (bytes, std::mem::take(&mut pending.members), positions)
         };
         let outcome = self.check().and_then(|()| self.write(tail, &bytes));
-        if outcome.is_ok() {
-            self.written.store(positions.end, Ordering::Release);
+        match &outcome {
+            Ok(()) => self.written.store(positions.end, Ordering::Release),
+            // The cut synced all that lies before it. Positions must not lag behind by the lost bytes:
+            // later marks would tell of less than was synced.
+            Err(Error::Full { .. }) => {
+                self.written.store(positions.end, Ordering::Release);
+                self.synced.fetch_max(positions.end, Ordering::AcqRel);
+            }
+            Err(_) => {}
         }
         self.outcomes.settle(positions, members, &outcome);
         bytes.clear();
@@ -297,6 +320,15 @@ impl Log {
             None => Ok(()),
             Some(e) => Err(e.clone()),
         }
+    }
+
+    /// Writes what is pending and accepts nothing more.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut tail = lock(&self.tail);
+        let outcome = self.commit(&mut tail);
+        // Set with the file held, so that no write is under way when this returns.
+        self.poison.get_or_init(|| Error::Closed { path: self.path.clone() });
+        outcome
     }
 
     /// Stops the log for good and says why.

@@ -5,6 +5,7 @@ use super::store::Core;
 use super::table::{Order, Place, Shard, Table};
 use crate::error::{Error, Result};
 use crate::sync_policy::{Durability, SyncPolicy};
+use compact_str::CompactString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::{Any, type_name};
@@ -319,7 +320,8 @@ pub(super) trait AnyMap: Send + Sync + Debug {
     fn sync(&self) -> SyncPolicy;
     fn len(&self) -> usize;
     fn shard_of(&self, key: &str) -> usize;
-    /// Logs what is buffered; whether there was anything.
+    /// Logs what is buffered; whether there was anything. A value that has no JSON form stays buffered
+    /// and is the error, after everything else was logged.
     fn flush(&self, core: &Core) -> Result<bool>;
     /// Takes the right to change keys of a shard.
     fn order(&self, shard: usize) -> Order<'_>;
@@ -378,6 +380,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> AnyMap for MapCore
 
     fn flush(&self, core: &Core) -> Result<bool> {
         let mut wrote = false;
+        let mut refused = None;
         for shard in 0..self.table.shards() {
             if !self.table.read(shard).has_buffered() {
                 continue;
@@ -385,21 +388,30 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> AnyMap for MapCore
             let _order = self.table.order(shard);
             let mut bytes = Vec::new();
             let mut ends: Vec<(u8, usize)> = Vec::new();
+            let mut kept = Vec::new();
             for (key, value) in self.table.read(shard).buffered() {
-                let kind = if value.is_some() { b'S' } else { b'D' };
-                match value {
-                    Some(value) => self.push_set(&mut bytes, key, value)?,
-                    None => self.push_key(&mut bytes, key),
+                let start = bytes.len();
+                let Some(value) = value else {
+                    self.push_key(&mut bytes, key);
+                    ends.push((b'D', bytes.len()));
+                    continue;
+                };
+                match self.push_set(&mut bytes, key, value) {
+                    Ok(()) => ends.push((b'S', bytes.len())),
+                    Err(e) => {
+                        bytes.truncate(start);
+                        kept.push(CompactString::new(key));
+                        refused.get_or_insert(e);
+                    }
                 }
-                ends.push((kind, bytes.len()));
             }
+            wrote |= !ends.is_empty();
             let mut start = 0;
             let bodies = ends.iter().map(|&(kind, end)| (kind, &bytes[std::mem::replace(&mut start, end)..end]));
             core.write_all(bodies)?;
-            self.table.write(shard).all_logged();
-            wrote = true;
+            self.table.write(shard).all_logged(kept);
         }
-        Ok(wrote)
+        refused.map_or(Ok(wrote), Err)
     }
 
     fn order(&self, shard: usize) -> Order<'_> {

@@ -7,7 +7,7 @@ use super::map::{AnyMap, Map, MapCore};
 use super::name;
 use crate::background::Workers;
 use crate::error::{Error, Result};
-use crate::fs::{Fs, Lock, LockOutcome, RealFs};
+use crate::fs::{Fs, Lock, LockOutcome, RealFs, parent};
 use crate::log::{Cut, Framing, Header, Log, LogStats, Mode, Ticket, create_segment, identify, replay};
 use crate::log::{beside, changes, remove_leftover};
 use crate::sync_policy::{Durability, SyncPolicy};
@@ -74,6 +74,7 @@ impl Options {
         if self.flush_interval.is_zero() {
             return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
         }
+        check_sync(self.sync)?;
         match self.auto_shrink {
             Some(AutoShrink { ratio, .. }) if !(ratio > 1.0 && ratio.is_finite()) => {
                 refuse("auto_shrink.ratio", ratio.to_string(), "it must be more than 1, or every shrink would call for the next")
@@ -120,7 +121,8 @@ pub(super) struct Core {
     timer: Mutex<Timer>,
     cut: Option<Cut>,
     background_error: Mutex<Option<String>>,
-    _lock: Box<dyn Lock>,
+    /// Until the store is closed.
+    lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
 #[derive(Debug, Default)]
@@ -165,6 +167,9 @@ impl Store {
             }
             Err(e) => return Err(Error::io("open", path, e)),
         };
+        // A process that died between a rename and the sync of the directory left a name that power
+        // loss could take back, together with everything that is about to be built on it.
+        fs.sync_dir(parent(path)).map_err(|e| Error::io("sync", parent(path), e))?;
         let mut raw = RawMaps::new();
         let mut last = None;
         let len = file.len().map_err(|e| Error::io("read", path, e))?;
@@ -192,7 +197,7 @@ impl Store {
             cut: found.cut,
             background_error: Mutex::default(),
             options,
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         });
         let workers = core.options.background.then(|| start_workers(&core));
         Ok(Self { core, workers })
@@ -223,6 +228,7 @@ impl Store {
         sync: Option<SyncPolicy>,
     ) -> Result<Map<V>> {
         name::check_map(name)?;
+        sync.map_or(Ok(()), check_sync)?;
         let map = self.core.map(Some(name), sync)?;
         Ok(Map::new(Arc::clone(&self.core), map))
     }
@@ -267,8 +273,9 @@ impl Store {
 
     /// Flushes, then makes everything durable: with `manual`, the end of a run loop.
     pub fn sync(&self) -> Result<()> {
-        self.core.flush()?;
-        self.core.log.sync_step()
+        let flushed = self.core.flush_what_can_be()?;
+        self.core.log.sync_step()?;
+        flushed
     }
 
     /// Rewrites the log so that it holds one record per live key, in the order of their last change,
@@ -291,7 +298,8 @@ impl Store {
         self.core.stats()
     }
 
-    /// Flushes, syncs under every policy, and lets go of the file.
+    /// Flushes, syncs under every policy, and lets go of the file. Handles of its maps can be read
+    /// afterwards; changing them is [`Error::Closed`].
     ///
     /// # Errors
     /// Whatever kept the last changes from the device. The file is let go of all the same.
@@ -303,16 +311,17 @@ impl Store {
         if let Some(workers) = self.workers.take() {
             drop(workers);
         }
-        self.core.close()
+        let outcome = self.core.close();
+        let written = self.core.log.close();
+        drop(self.core.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        outcome.and(written)
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.workers.is_some() || !self.core.options.background {
-            // `close` reports what this cannot.
-            let _ = self.finish();
-        }
+        // `close` reports what this cannot; after it, there is nothing left to do.
+        let _ = self.finish();
     }
 }
 
@@ -352,6 +361,7 @@ impl Core {
     /// Gives a change its place in the log and waits until it is in the kernel. Returns the position to
     /// wait for if it must reach the device.
     pub(super) fn write(&self, kind: u8, body: &[u8]) -> Result<u64> {
+        self.log.check()?;
         if self.foreign.load(Ordering::Acquire) {
             self.convert()?;
         }
@@ -366,6 +376,7 @@ impl Core {
         if self.foreign.load(Ordering::Acquire) {
             self.convert()?;
         }
+        self.log.check()?;
         let mut count = 0;
         let ticket: Ticket = self.log.submit_all(records.into_iter().inspect(|_| count += 1))?;
         let position = self.log.wait_written(ticket)?;
@@ -379,15 +390,32 @@ impl Core {
     }
 
     pub(super) fn flush(&self) -> Result<()> {
+        self.flush_what_can_be()?
+    }
+
+    /// Flushes. The outer error is the log's; the inner one names a value that has no JSON form, which
+    /// must not keep the rest from the file.
+    fn flush_what_can_be(&self) -> Result<Result<()>> {
         let mut strictest = self.options.sync;
         let mut wrote = false;
+        let mut refused = Ok(());
         for map in self.open_maps() {
-            if map.flush(self)? {
+            let flushed = match map.flush(self) {
+                Err(e @ Error::Value { .. }) => {
+                    refused = refused.and(Err(e));
+                    true
+                }
+                other => other?,
+            };
+            if flushed {
                 wrote = true;
                 strictest = strictest.stricter(map.sync());
             }
         }
-        if wrote && strictest == SyncPolicy::Always { self.log.sync_step() } else { Ok(()) }
+        if wrote && strictest == SyncPolicy::Always {
+            self.log.sync_step()?;
+        }
+        Ok(refused)
     }
 
     fn flush_due(&self, now: Duration) -> Result<Duration> {
@@ -450,23 +478,23 @@ impl Core {
     }
 
     fn compact(&self, from: Header) -> Result<()> {
+        self.log.check()?;
         if self.shrinking.swap(true, Ordering::AcqRel) {
             return Err(Error::ShrinkInProgress { path: self.path.clone() });
         }
-        let before = self.records.load(Ordering::Relaxed);
         let result = compact::compact(&*self.options.fs, &self.path, from, &self.log);
         self.shrinking.store(false, Ordering::Release);
         let Compacted { read, kept } = result?;
-        // Records written meanwhile were carried over on top of those kept.
-        debug_assert!(read <= before + self.log.stats().records);
-        self.records.fetch_sub(read.min(before).saturating_sub(kept), Ordering::Relaxed);
+        // Records written meanwhile were carried over on top of those kept. There may be more kept than
+        // read: a batch is one record and becomes one for each of its keys.
+        let _ = self.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some((all + kept).saturating_sub(read)));
         Ok(())
     }
 
     fn stats(&self) -> Stats {
-        let maps = self.maps();
-        let open: usize = maps.open.values().map(|map| map.len()).sum();
-        let raw: usize = maps.raw.values().map(load::RawMap::records).sum();
+        // Counted without the registry: whoever holds a shard may be waiting for it.
+        let open: usize = self.open_maps().into_iter().map(|map| map.len()).sum();
+        let raw: usize = self.maps().raw.values().map(load::RawMap::records).sum();
         Stats {
             live: (open + raw) as u64,
             records: self.records.load(Ordering::Relaxed),
@@ -480,9 +508,9 @@ impl Core {
     /// it can be told from a torn tail.
     fn close(&self) -> Result<()> {
         self.log.check()?;
-        self.flush()?;
+        let flushed = self.flush_what_can_be()?;
         if self.foreign.load(Ordering::Acquire) {
-            return Ok(());
+            return flushed;
         }
         if self.log.written_through() > self.log.synced_through() && self.log.stats().records > 0 {
             self.log.sync_step()?;
@@ -491,7 +519,7 @@ impl Core {
             let ticket = self.log.submit(b'M', b"synced\n")?;
             self.log.wait_written(ticket)?;
         }
-        Ok(())
+        flushed
     }
 
     fn note(&self, outcome: Result<()>) {
@@ -521,6 +549,15 @@ fn start_workers(core: &Arc<Core>) -> Workers {
         });
     }
     workers
+}
+
+/// A sync that is always due would keep a thread spinning.
+fn check_sync(sync: SyncPolicy) -> Result<()> {
+    if sync == SyncPolicy::Interval(Duration::ZERO) {
+        let why = "an interval must be longer than zero; use always to sync before each write returns";
+        return Err(Error::Option { option: "sync", value: sync.to_string(), why });
+    }
+    Ok(())
 }
 
 pub(super) fn take_lock(fs: &dyn Fs, path: &Path) -> Result<Box<dyn Lock>> {

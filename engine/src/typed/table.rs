@@ -206,9 +206,12 @@ impl<V> Shard<V> {
         sets.chain(self.gone.iter().map(|key| (key.as_str(), None)))
     }
 
-    /// Forgets what was buffered: it is in the log now.
-    pub(super) fn all_logged(&mut self) {
-        for key in self.dirty.drain(..) {
+    /// Forgets what was buffered: it is in the log now, but for these keys.
+    pub(super) fn all_logged(&mut self, but: Vec<CompactString>) {
+        for key in std::mem::replace(&mut self.dirty, but) {
+            if self.dirty.contains(&key) {
+                continue;
+            }
             if let Some(slot) = self.slots.find_mut(HASHER.hash_one(key.as_str()), |slot| slot.key == key) {
                 slot.dirty = false;
             }

@@ -1,1 +1,9 @@
+//! Integration tests of the engine: one binary, one module per promise.
 
+mod fs_conformance;
+mod log;
+mod shrink_crash;
+mod support;
+mod typed_format;
+mod typed_model;
+mod typed_store;

@@ -108,8 +108,13 @@ impl Session for TypedSession {
     }
 
     fn shrink(&self) -> Result<bool, SubjectError> {
-        self.store.shrink()?;
-        Ok(true)
+        // The store may be shrinking by itself; then this one comes after it.
+        loop {
+            match self.store.shrink() {
+                Err(engine::Error::ShrinkInProgress { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                done => return Ok(done.map(|()| true)?),
+            }
+        }
     }
 
     fn maintain(&self, now: Duration) -> Result<(), SubjectError> {
