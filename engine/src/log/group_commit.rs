@@ -14,6 +14,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 pub(super) struct Outcomes {
     /// Records up to this position have been written or have failed.
     settled: AtomicU64,
+    /// Everything up to this position that did not fail is in the kernel.
+    written: AtomicU64,
     failing: AtomicBool,
     failed: Mutex<Vec<FailedGroup>>,
 }
@@ -28,11 +30,19 @@ struct FailedGroup {
 
 impl Outcomes {
     pub(super) fn from(position: u64) -> Self {
-        Self { settled: AtomicU64::new(position), ..Self::default() }
+        Self { settled: AtomicU64::new(position), written: AtomicU64::new(position), ..Self::default() }
     }
 
-    pub(super) fn is_settled(&self, end: u64) -> bool {
-        self.settled.load(Ordering::Acquire) >= end
+    pub(super) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    pub(super) fn wrote(&self, end: u64) {
+        self.written.store(end, Ordering::Release);
     }
 
     /// Tells everybody who waits for these positions. Groups are settled in order.

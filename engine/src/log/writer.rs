@@ -11,27 +11,32 @@ use super::{Framing, MAX_RECORD};
 use crate::error::{Error, Result, is_full};
 use crate::fs::{File, write_all_at};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Looks at a leader's progress before sleeping: about as long as a `write` takes.
-const SPINS: u32 = 400;
+const SPINS: u32 = 200;
 
 /// An appendable log.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
     framing: Framing,
-    pending: Mutex<Pending>,
-    tail: Mutex<Tail>,
-    outcomes: Outcomes,
-    syncing: SyncQueue,
-    written: AtomicU64,
-    synced: AtomicU64,
     poison: OnceLock<Error>,
-    counters: Counters,
+    pending: OwnLine<Mutex<Pending>>,
+    tail: OwnLine<Mutex<Tail>>,
+    outcomes: OwnLine<Outcomes>,
+    syncing: OwnLine<SyncQueue>,
+    synced: AtomicU64,
+    syncs: AtomicU64,
 }
+
+/// Keeps what one thread writes off the cache lines that others only read.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct OwnLine<T>(T);
 
 /// Records that have a place but are not in the kernel yet.
 #[derive(Debug)]
@@ -48,6 +53,29 @@ struct Pending {
     records: u64,
 }
 
+/// Records that one `write` puts into the kernel.
+struct Group {
+    bytes: Vec<u8>,
+    members: u64,
+    records: u64,
+    positions: Range<u64>,
+}
+
+impl Pending {
+    /// Takes everything that is pending; `None` if there is nothing.
+    fn take(&mut self, tail: &mut Tail) -> Option<Group> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        Some(Group {
+            bytes: std::mem::replace(&mut self.bytes, std::mem::take(&mut tail.spare)),
+            members: std::mem::take(&mut self.members),
+            records: std::mem::take(&mut self.records),
+            positions: std::mem::replace(&mut self.start, self.end)..self.end,
+        })
+    }
+}
+
 /// The file and where it ends.
 #[derive(Debug)]
 struct Tail {
@@ -55,19 +83,15 @@ struct Tail {
     end: u64,
     /// The buffer that the next group takes.
     spare: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    writes: AtomicU64,
-    bytes: AtomicU64,
-    syncs: AtomicU64,
+    records: u64,
+    writes: u64,
+    bytes: u64,
 }
 
 /// What a log has done since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
-    /// Records submitted.
+    /// Records written.
     pub records: u64,
     /// Calls of `write`.
     pub writes: u64,
@@ -88,17 +112,17 @@ pub struct Ticket {
 impl Log {
     /// A log that goes on at byte `end` of `file`. What lies before is taken as written, not as synced.
     pub fn new(path: &Path, framing: Framing, file: Arc<dyn File>, end: u64) -> Self {
+        let pending = Pending { bytes: Vec::new(), members: 0, start: end, end, marked: 0, records: 0 };
         Self {
             path: path.to_owned(),
             framing,
-            pending: Mutex::new(Pending { bytes: Vec::new(), members: 0, start: end, end, marked: 0, records: 0 }),
-            tail: Mutex::new(Tail { file, end, spare: Vec::new() }),
-            outcomes: Outcomes::from(end),
-            syncing: SyncQueue::default(),
-            written: AtomicU64::new(end),
-            synced: AtomicU64::new(0),
             poison: OnceLock::new(),
-            counters: Counters::default(),
+            pending: OwnLine(Mutex::new(pending)),
+            tail: OwnLine(Mutex::new(Tail { file, end, spare: Vec::new(), records: 0, writes: 0, bytes: 0 })),
+            outcomes: OwnLine(Outcomes::from(end)),
+            syncing: OwnLine::default(),
+            synced: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
         }
     }
 
@@ -110,10 +134,34 @@ impl Log {
         self.check_len(body)?;
         let crc = Framing::checksum(kind, body);
         self.check()?;
-        let mut pending = lock(&self.pending);
-        self.append(&mut pending, kind, body, crc);
+        let mut pending = lock(&self.pending.0);
+        self.encode(&mut pending, kind, body, crc);
         pending.members += 1;
         Ok(Ticket { end: pending.end })
+    }
+
+    /// Submits a record and waits until it is in the kernel: [`Log::submit`] and [`Log::wait_written`] in
+    /// one, which saves a lone writer half of the locking. Returns the record's position.
+    pub fn append(&self, kind: u8, body: &[u8]) -> Result<u64> {
+        let crc = Framing::checksum(kind, body);
+        self.check_len(body)?;
+        self.check()?;
+        let mut pending = lock(&self.pending.0);
+        self.encode(&mut pending, kind, body, crc);
+        pending.members += 1;
+        let end = pending.end;
+        // Against the usual order of the two locks, and so only if nobody holds it.
+        if let Ok(mut tail) = self.tail.0.try_lock() {
+            let group = pending.take(&mut tail);
+            drop(pending);
+            if let Some(group) = group {
+                let _ = self.write_group(&mut tail, group);
+            }
+            drop(tail);
+            return self.outcomes.0.take(end).map(|()| end);
+        }
+        drop(pending);
+        self.wait_written(Ticket { end })
     }
 
     /// Submits several records that share one fate: none lies between them, one `write` takes them all.
@@ -125,10 +173,10 @@ impl Log {
             // Nobody would ever write, and so answer, a group without records: it is settled from the start.
             return Ok(Ticket { end: 0 });
         }
-        let mut pending = lock(&self.pending);
+        let mut pending = lock(&self.pending.0);
         for (kind, body) in records {
             let crc = Framing::checksum(kind, body);
-            self.append(&mut pending, kind, body, crc);
+            self.encode(&mut pending, kind, body, crc);
         }
         pending.members += 1;
         Ok(Ticket { end: pending.end })
@@ -143,7 +191,7 @@ impl Log {
         Err(Error::io("write to", &self.path, io::Error::new(io::ErrorKind::InvalidInput, why)))
     }
 
-    fn append(&self, pending: &mut Pending, kind: u8, body: &[u8], crc: u32) {
+    fn encode(&self, pending: &mut Pending, kind: u8, body: &[u8], crc: u32) {
         let synced = self.synced.load(Ordering::Acquire);
         let mark = (synced > pending.marked).then(|| pending.end.saturating_sub(synced));
         if mark.is_some() {
@@ -157,18 +205,18 @@ impl Log {
 
     /// Whether a mark would tell something new: the log was synced further than the last mark says.
     pub fn mark_is_due(&self) -> bool {
-        self.synced.load(Ordering::Acquire) > lock(&self.pending).marked
+        self.synced.load(Ordering::Acquire) > lock(&self.pending.0).marked
     }
 
     /// Puts what is pending into the kernel with one `write`. On a full disk the file is cut back to
     /// its last whole record and every member of the group gets [`Error::Full`].
     pub fn commit_step(&self) -> Result<()> {
-        self.commit(&mut lock(&self.tail))
+        self.commit(&mut lock(&self.tail.0))
     }
 
     /// The position up to which everything is in the kernel.
     pub fn written_through(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
+        self.outcomes.0.written()
     }
 
     /// The position up to which everything is on the device.
@@ -181,25 +229,29 @@ impl Log {
     pub fn wait_written(&self, ticket: Ticket) -> Result<u64> {
         let end = ticket.end;
         // The outcome of the group tells what became of this record; `commit` tells of another group, maybe.
-        for spin in 0..SPINS {
-            if self.outcomes.is_settled(end) {
+        let mut seen = None;
+        for _ in 0..SPINS {
+            let settled = self.outcomes.0.settled();
+            if settled >= end {
                 break;
             }
-            if spin % 16 == 0
-                && let Ok(mut tail) = self.tail.try_lock()
+            // Only when a leader has finished is there a chance to become one; to look more often would
+            // take the lock's cache line away from him.
+            if seen.replace(settled) != Some(settled)
+                && let Ok(mut tail) = self.tail.0.try_lock()
             {
                 let _ = self.commit(&mut tail);
                 break;
             }
             std::hint::spin_loop();
         }
-        if !self.outcomes.is_settled(end) {
-            let mut tail = lock(&self.tail);
-            if !self.outcomes.is_settled(end) {
+        if self.outcomes.0.settled() < end {
+            let mut tail = lock(&self.tail.0);
+            if self.outcomes.0.settled() < end {
                 let _ = self.commit(&mut tail);
             }
         }
-        self.outcomes.take(end).map(|()| end)
+        self.outcomes.0.take(end).map(|()| end)
     }
 
     /// Waits until everything up to `position` is on the device, sharing the sync with whoever else waits.
@@ -210,7 +262,7 @@ impl Log {
             }
             self.poison.get().map(|e| Err(e.clone()))
         };
-        self.syncing.wait(position, done, |covers| self.sync_covering(covers))
+        self.syncing.0.wait(position, done, |covers| self.sync_covering(covers))
     }
 
     /// Syncs everything that is in the kernel now. A failure poisons the log.
@@ -221,11 +273,11 @@ impl Log {
     fn sync_covering(&self, covers: &dyn Fn(u64)) -> Result<()> {
         self.check()?;
         let (file, target) = {
-            let tail = lock(&self.tail);
+            let tail = lock(&self.tail.0);
             (Arc::clone(&tail.file), self.written_through())
         };
         covers(target);
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         match file.sync_data() {
             Ok(()) => {
                 self.synced.fetch_max(target, Ordering::AcqRel);
@@ -236,28 +288,30 @@ impl Log {
     }
 
     fn commit(&self, tail: &mut Tail) -> Result<()> {
-        let (mut bytes, members, positions) = {
-            let mut pending = lock(&self.pending);
-            if pending.bytes.is_empty() {
-                return Ok(());
-            }
-            let bytes = std::mem::replace(&mut pending.bytes, std::mem::take(&mut tail.spare));
-            let positions = pending.start..pending.end;
-            pending.start = pending.end;
-            (bytes, std::mem::take(&mut pending.members), positions)
-        };
+        let group = lock(&self.pending.0).take(tail);
+        match group {
+            Some(group) => self.write_group(tail, group),
+            None => Ok(()),
+        }
+    }
+
+    fn write_group(&self, tail: &mut Tail, group: Group) -> Result<()> {
+        let Group { mut bytes, members, records, positions } = group;
         let outcome = self.check().and_then(|()| self.write(tail, &bytes));
         match &outcome {
-            Ok(()) => self.written.store(positions.end, Ordering::Release),
+            Ok(()) => {
+                tail.records += records;
+                self.outcomes.0.wrote(positions.end);
+            }
             // The cut synced all that lies before it. Positions must not lag behind by the lost bytes:
             // later marks would tell of less than was synced.
             Err(Error::Full { .. }) => {
-                self.written.store(positions.end, Ordering::Release);
+                self.outcomes.0.wrote(positions.end);
                 self.synced.fetch_max(positions.end, Ordering::AcqRel);
             }
             Err(_) => {}
         }
-        self.outcomes.settle(positions, members, &outcome);
+        self.outcomes.0.settle(positions, members, &outcome);
         bytes.clear();
         if bytes.capacity() <= 1 << 20 {
             tail.spare = bytes;
@@ -266,11 +320,11 @@ impl Log {
     }
 
     fn write(&self, tail: &mut Tail, bytes: &[u8]) -> Result<()> {
-        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        tail.writes += 1;
         match write_all_at(&*tail.file, bytes, tail.end) {
             Ok(()) => {
                 tail.end += bytes.len() as u64;
-                self.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                tail.bytes += bytes.len() as u64;
                 Ok(())
             }
             Err(e) if is_full(&e) => {
@@ -286,7 +340,7 @@ impl Log {
     /// durable under the log's name, and returns it with its length. No record is written meanwhile.
     /// When `build` fails the log goes on with the old file, unless the failure says otherwise.
     pub(crate) fn replace(&self, build: impl FnOnce(&Arc<dyn File>, u64) -> Result<(Arc<dyn File>, u64)>) -> Result<()> {
-        let mut tail = lock(&self.tail);
+        let mut tail = lock(&self.tail.0);
         self.check()?;
         self.commit(&mut tail)?;
         let (file, end) = build(&tail.file, tail.end)?;
@@ -299,19 +353,15 @@ impl Log {
 
     /// The file and its end, for reading what is already written.
     pub(crate) fn snapshot(&self) -> (Arc<dyn File>, u64) {
-        let tail = lock(&self.tail);
+        let tail = lock(&self.tail.0);
         (Arc::clone(&tail.file), tail.end)
     }
 
     /// Counters since opening.
     pub fn stats(&self) -> LogStats {
-        let load = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        // One lock after the other: writers take the tail before the pending group, so holding both
-        // here in the order of the fields would be a deadlock.
-        let len = lock(&self.tail).end;
-        let records = lock(&self.pending).records;
-        let counters = &self.counters;
-        LogStats { records, writes: load(&counters.writes), bytes: load(&counters.bytes), syncs: load(&counters.syncs), len }
+        let tail = lock(&self.tail.0);
+        let syncs = self.syncs.load(Ordering::Relaxed);
+        LogStats { records: tail.records, writes: tail.writes, bytes: tail.bytes, syncs, len: tail.end }
     }
 
     /// Fails when the log is poisoned.
@@ -324,7 +374,7 @@ impl Log {
 
     /// Writes what is pending and accepts nothing more.
     pub(crate) fn close(&self) -> Result<()> {
-        let mut tail = lock(&self.tail);
+        let mut tail = lock(&self.tail.0);
         let outcome = self.commit(&mut tail);
         // Set with the file held, so that no write is under way when this returns.
         self.poison.get_or_init(|| Error::Closed { path: self.path.clone() });

@@ -8,7 +8,7 @@ use super::name;
 use crate::background::Workers;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock, LockOutcome, RealFs, parent};
-use crate::log::{Cut, Framing, Header, Log, LogStats, Mode, Ticket, create_segment, identify, replay};
+use crate::log::{Cut, Framing, Header, Log, LogStats, Mode, create_segment, identify, replay};
 use crate::log::{beside, changes, remove_leftover};
 use crate::sync_policy::{Durability, SyncPolicy};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -116,7 +116,8 @@ pub(super) struct Core {
     /// The header that is on disk; a go-persist file is converted by the first write.
     foreign: AtomicBool,
     converting: Mutex<()>,
-    records: AtomicU64,
+    /// Records that the file holds beyond those that the log has counted since it was opened.
+    carried: AtomicI64,
     shrinking: AtomicBool,
     timer: Mutex<Timer>,
     cut: Option<Cut>,
@@ -191,7 +192,7 @@ impl Store {
             maps: Mutex::new(Maps { raw, open: BTreeMap::new() }),
             foreign: AtomicBool::new(header == Header::GoPersist),
             converting: Mutex::new(()),
-            records: AtomicU64::new(found.records),
+            carried: AtomicI64::new(found.records as i64),
             shrinking: AtomicBool::new(false),
             timer: Mutex::default(),
             cut: found.cut,
@@ -365,10 +366,7 @@ impl Core {
         if self.foreign.load(Ordering::Acquire) {
             self.convert()?;
         }
-        let ticket = self.log.submit(kind, body)?;
-        let position = self.log.wait_written(ticket)?;
-        self.records.fetch_add(1, Ordering::Relaxed);
-        Ok(position)
+        self.log.append(kind, body)
     }
 
     /// As [`Core::write`] for several records at once.
@@ -377,11 +375,8 @@ impl Core {
             self.convert()?;
         }
         self.log.check()?;
-        let mut count = 0;
-        let ticket: Ticket = self.log.submit_all(records.into_iter().inspect(|_| count += 1))?;
-        let position = self.log.wait_written(ticket)?;
-        self.records.fetch_add(count, Ordering::Relaxed);
-        Ok(position)
+        let ticket = self.log.submit_all(records)?;
+        self.log.wait_written(ticket)
     }
 
     /// Waits for the device if the level asks for it.
@@ -487,7 +482,7 @@ impl Core {
         let Compacted { read, kept } = result?;
         // Records written meanwhile were carried over on top of those kept. There may be more kept than
         // read: a batch is one record and becomes one for each of its keys.
-        let _ = self.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some((all + kept).saturating_sub(read)));
+        self.carried.fetch_add(kept as i64 - read as i64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -495,10 +490,11 @@ impl Core {
         // Counted without the registry: whoever holds a shard may be waiting for it.
         let open: usize = self.open_maps().into_iter().map(|map| map.len()).sum();
         let raw: usize = self.maps().raw.values().map(load::RawMap::records).sum();
+        let log = self.log.stats();
         Stats {
             live: (open + raw) as u64,
-            records: self.records.load(Ordering::Relaxed),
-            log: self.log.stats(),
+            records: self.carried.load(Ordering::Relaxed).saturating_add_unsigned(log.records).max(0) as u64,
+            log,
             cut: self.cut.clone(),
             background_error: self.background_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }

@@ -4,7 +4,7 @@
 //! fixed because the order of shards reaches the file when buffered changes are flushed.
 
 use compact_str::CompactString;
-use foldhash::quality::FixedState;
+use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::collections::BTreeSet;
