@@ -97,6 +97,7 @@ impl Probe {
             && aim.moment == moment
             && self.seen.fetch_add(1, Ordering::SeqCst) == aim.skip
         {
+            self.history.set_lingering();
             thread::sleep(PATIENCE);
         }
     }

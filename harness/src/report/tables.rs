@@ -126,7 +126,7 @@ pub(super) fn machine(results: &Results) -> Vec<(&'static str, String)> {
     let cores = positive(host.cores).map_or("cores n/a".to_owned(), |n| words::counted(n, "core"));
     let mount = if storage.mount.is_empty() { String::new() } else { format!(" ({})", words::line(&storage.mount)) };
     vec![
-        ("sync of 4 KiB here", format!("p50 {median}, p99 {tail} (append and fdatasync, measured before the cells)")),
+        ("sync of 4 KiB here", format!("p50 {median}, p99 {tail} (fdatasync after an append, measured before the cells)")),
         ("storage", known(&storage.filesystem) + &mount),
         ("processor", format!("{}, {cores}, {memory} memory", known(&host.cpu))),
         ("system", format!("{} {}", known(&host.os), words::line(&host.kernel))),

@@ -97,8 +97,16 @@ fn empty() -> Results {
             duration_ns: 118_400_000_000,
             cells_planned: 0,
             scenarios: vec![
-                ScenarioNote { name: "put-small".to_owned(), title: "What does a small acknowledged write cost?".to_owned() },
-                ScenarioNote { name: "ttfp".to_owned(), title: "How long does a payer wait for the first payment?".to_owned() },
+                ScenarioNote {
+                    name: "put-small".to_owned(),
+                    title: "What does a small acknowledged write cost?".to_owned(),
+                    source: "put-small".to_owned(),
+                },
+                ScenarioNote {
+                    name: "ttfp".to_owned(),
+                    title: "How long does a payer wait for the first payment?".to_owned(),
+                    source: "ttfp.toml".to_owned(),
+                },
             ],
         },
         host: Host {
