@@ -351,6 +351,9 @@ pub struct Counters {
     pub syncs: u64,
     /// Acknowledged writes.
     pub writes: u64,
+    /// Calls of the store; an operation may take several. Zero where they are not counted.
+    #[serde(default)]
+    pub calls: u64,
     /// Bytes the store handed to the operating system.
     pub bytes_written: u64,
     /// Processor time in the program.

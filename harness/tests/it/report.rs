@@ -175,6 +175,7 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
         ops: BTreeMap::from([("put".to_owned(), put), ("get".to_owned(), get)]),
         ttfp: None,
         counters: Counters {
+            calls: 0,
             syncs: (syncs_per_write * operations as f64) as u64,
             writes: operations,
             bytes_written: operations * 64,
