@@ -344,3 +344,14 @@ proptest! {
         any_bytes_open_or_not(b"typed-log 1\n", &file);
     }
 }
+
+/// Files that version 1 wrote stay readable, and the documented example is such a file.
+#[test]
+fn the_golden_file_opens_and_is_the_documented_one() {
+    let golden = include_str!("../golden/typed-log-1.db");
+    assert!(include_str!("../../../docs/typed_log.md").contains(golden), "docs/typed_log.md shows another example");
+    let store = try_open(golden.as_bytes()).unwrap();
+    assert_eq!(integers(&store, "balances"), pairs(&[("alice", 5)]));
+    assert_eq!(store.get::<String>("greeting").unwrap().as_deref(), Some("hello"));
+    assert_eq!(store.stats().cut, None);
+}
