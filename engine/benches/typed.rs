@@ -1,5 +1,4 @@
 //! Micro-benchmarks of the typed store on files in memory: what the code costs without a device.
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use engine::fs::MemFs;
