@@ -464,7 +464,7 @@ fn a_store_that_fills_the_disk_is_a_budget() {
 fn a_full_disk_under_the_history_ends_nobody() {
     let sandbox = Sandbox::new();
     let Some(_full) = Tiny::mount(&sandbox, "4m") else { return };
-    sandbox.write("greedy.toml", &greedy("\"kill\""));
+    sandbox.write("greedy.toml", &with(&greedy("\"kill\""), "random = 2", "random = 12"));
     let ended = sandbox.run(&["run", "greedy.toml", "--dir", "full", "--out", "out"]);
     assert_eq!(ended.code, Some(exit_code::BUDGET), "{ended:?}");
     assert!(ended.err.contains("no space left"), "{ended:?}");
