@@ -430,7 +430,7 @@ impl Drop for Tiny<'_> {
 
 /// A workload that fills any small disk.
 fn greedy(kind: &str) -> String {
-    let text = with(&with(TINY, "value-bytes = 10", "value-bytes = 20_000"), "keys = 10", "keys = 1_000_000");
+    let text = with(&with(TINY, "value-bytes = 10", "value-bytes = 20_000"), "keys = 10", "keys = 1_000");
     with(&with(&text, "seconds = 0.02", "seconds = 1.0"), "\"bench\"", kind)
 }
 
