@@ -120,7 +120,8 @@ proptest! {
         let Workload::Mixed(spec) = spec else { unreachable!() };
         let none = Mixed { async_percent: 0, sync_percent: 0, batch_percent: 0, ..spec.clone() };
         for call in calls(&Workload::Mixed(none), seed, 0, 0) {
-            prop_assert!(matches!(&call.action, Action::Write { changes, level: Durability::Write } if changes.len() == 1));
+            let plain = matches!(&call.action, Action::Write { changes, level: Durability::Write } if changes.len() == 1);
+            prop_assert!(plain, "{:?}", call);
         }
         for call in calls(&Workload::Mixed(Mixed { batch_percent: 100, ..spec }), seed, 0, 0) {
             let Action::Write { changes, level } = &call.action else { panic!("{call:?}") };
@@ -186,8 +187,9 @@ fn channels(spec: &Hub, seed: u64, round: u64, client: u64) -> Result<(), TestCa
         let id = &table("open", 1)[0].key;
         prop_assert!(ids.insert(id.clone()), "channel {} is opened twice", id);
         prop_assert!(table("open", 1).iter().all(|change| change.key == *id));
-        prop_assert!(table("open", 0).iter().all(|change| change.key == format!("fund-{id}")));
-        prop_assert!(table("close", 0).iter().all(|change| change.key == format!("defund-{id}")));
+        for (op, objective) in [("open", format!("fund-{id}")), ("close", format!("defund-{id}"))] {
+            prop_assert!(table(op, 0).iter().all(|change| change.key == objective), "{}", objective);
+        }
         for op in ["open", "close"] {
             let owners = table(op, 3);
             prop_assert!(
@@ -209,7 +211,8 @@ fn channels(spec: &Hub, seed: u64, round: u64, client: u64) -> Result<(), TestCa
                 let text = written.value.as_ref().unwrap();
                 prop_assert!(text.len() >= spec.voucher_bytes as usize);
                 if let Meaning::Voucher { wei } = put.meaning {
-                    prop_assert!(side == "payee" && text.starts_with(&format!("voucher-{wei}|")));
+                    let tag = format!("voucher-{wei}|");
+                    prop_assert!(side == "payee" && text.starts_with(&tag), "{} {:?}", wei, put);
                 } else {
                     prop_assert_eq!(side, "payer");
                 }
@@ -235,7 +238,11 @@ fn rounds_of_commit_share_no_value() {
 /// something else.
 #[test]
 fn a_seed_means_the_same_calls_for_ever() {
-    let digest = |workload: &Workload| crc32c::crc32c(format!("{:?}", calls(workload, 42, 7, 1)).as_bytes());
+    let digest = |workload: &Workload, round| {
+        let calls = calls(workload, 42, round, 1);
+        let each = changes(&calls).map(|c| format!("{} {} {}\n", c.table, c.key, c.value.as_deref().unwrap_or("-")));
+        crc32c::crc32c(each.collect::<String>().as_bytes())
+    };
     let commit = Workload::Commit(Commit { clients: 2, keys: 10, value_bytes: 20 });
     let mixed = Workload::Mixed(Mixed {
         clients: 2,
@@ -248,7 +255,7 @@ fn a_seed_means_the_same_calls_for_ever() {
         sync_percent: 5,
     });
     let hub: Hub = serde_json::from_str(r#"{"hubs": 2, "payers": 16, "payees": 4, "clients": 2, "skew": 1.0}"#).unwrap();
-    assert_eq!([digest(&commit), digest(&mixed), digest(&Workload::Hub(hub))], PINNED);
+    assert_eq!([digest(&commit, 0), digest(&mixed, 7), digest(&Workload::Hub(hub), 7)], PINNED);
 }
 
-const PINNED: [u32; 3] = [0, 0, 0];
+const PINNED: [u32; 3] = [345_124_128, 4_013_459_845, 814_567_503];
