@@ -118,10 +118,11 @@ const PINNED: [(&str, u64); 4] = [
 
 #[test]
 fn roles_decide_what_a_subject_runs() {
-    let text = TINY.replace("[\"bench\"]", "[\"bench\", \"kill\"]").replace(
-        "[\"typed\"]\nsync = [\"never\"]\nlevels = [\"write\"]",
-        "[\"typed\", \"null\", \"map-scc\", \"bare-append\", \"canary-ack-early\"]\nsync = [\"always\", \"never\"]\nlevels = [\"write\", \"sync\"]",
-    );
+    let text = TINY
+        .replace("[\"bench\"]", "[\"bench\", \"kill\"]")
+        .replace("[\"typed\"]", "[\"typed\", \"null\", \"map-scc\", \"bare-append\", \"canary-ack-early\"]")
+        .replace("[\"never\"]", "[\"always\", \"never\"]")
+        .replace("[\"write\"]", "[\"write\", \"sync\"]");
     let plans = load_text(&text, Profile::Quick).unwrap();
     let all = cells_of(&plans, &Filter::default());
     assert_eq!(
