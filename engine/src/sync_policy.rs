@@ -2,7 +2,7 @@
 //!
 //! | call | `never` | `interval:d` | `always` | `manual` |
 //! |---|---|---|---|---|
-//! | `Async` | nothing until the next background flush puts it in the kernel | the same, and on the device at most d after that flush | the flush syncs too | nothing until `sync()` |
+//! | `Async` | nothing until the next background flush puts it in the kernel | the same, and on the device at most d after that flush | the flush syncs too | the flush puts it in the kernel, `sync()` on the device |
 //! | `Write` | in the kernel: survives SIGKILL | and on the device at most d later | on the device | and on the device after `sync()` |
 //! | `Sync` | on the device | on the device | on the device | on the device |
 //!

@@ -36,7 +36,7 @@ enum Verb {
     Report(ReportArgs),
     /// Run the kills that led to a finding again
     Replay(ReplayArgs),
-    /// List scenarios, subjects, policies, verdicts or exit codes
+    /// List scenarios, subjects, policies, warnings or exit codes
     List {
         /// What to list
         what: Listing,
@@ -349,7 +349,9 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
     let (cell_id, number) = args.id.rsplit_once('#').and_then(|(cell, n)| Some((cell, n.parse().ok()?))).ok_or_else(unknown)?;
     let cell = results.cells.iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
     let profile = Profile::from_str(&results.run.profile, true).map_err(Refusal::usage)?;
-    let plans = scenario::load(&cell.scenario, profile).map_err(Refusal::usage)?;
+    let note = results.run.scenarios.iter().find(|s| s.name == cell.scenario);
+    let source = note.map_or(&cell.scenario, |s| if s.source.is_empty() { &s.name } else { &s.source });
+    let plans = scenario::load(source, profile).map_err(Refusal::usage)?;
     let cells = scenario::cells(&plans, registry, &Filter::default(), results.run.seed).map_err(Refusal::usage)?;
     let plan = cells.iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
     let subject = registry.get(&plan.subject).map_err(Refusal::usage)?;

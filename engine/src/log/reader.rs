@@ -176,7 +176,7 @@ pub fn replay(
             Step::Damaged(damage) => {
                 let rest = reader.rest()?;
                 if mode == Mode::Strict {
-                    if damage.edited.is_some() || rots(framing, rest, offset) {
+                    if damage.edited.is_some() || is_handwritten(framing, rest) || rots(framing, rest, offset) {
                         return Err(corrupt(path, offset, &damage));
                     }
                     found.cut = Some(Cut { offset, len: rest.len() as u64, what: damage.what });
@@ -191,11 +191,18 @@ pub fn replay(
     }
 }
 
+/// Whether the damaged line was written by a person: the store itself puts a token into every line, and
+/// a crash does not take it out. Nothing written by hand is ever cut as a torn tail.
+fn is_handwritten(framing: Framing, rest: &[u8]) -> bool {
+    framing == Framing::Text && matches!(rest, [b'S' | b'D' | b'B', b' ', ..])
+}
+
 /// Whether a believable mark behind the damage at `offset` says that the damaged bytes were synced.
-/// A go-persist file has no marks; there, any record behind the damage shows that it is not a tail.
+/// A record without a checksum says it too: the store writes none, so somebody edited the file after
+/// the last crash, and it is not a tail. A go-persist file has no others.
 fn rots(framing: Framing, rest: &[u8], offset: u64) -> bool {
     let covers = |at: usize| match framing.parse(&rest[at..]) {
-        Parsed::Record(Frame { kind: b'S' | b'D', .. }) if framing == Framing::GoPersist => true,
+        Parsed::Record(Frame { kind: b'S' | b'D' | b'B', checked: false, .. }) => true,
         Parsed::Record(Frame { mark: Some(distance), checked: true, .. }) => {
             (offset + at as u64).saturating_sub(distance) > offset
         }

@@ -1526,3 +1526,29 @@ fn salvage_that_fails_leaves_the_store_as_it_was() {
         }
     }
 }
+
+/// What checksums and marks add to a file: at most twelve bytes a record beyond what go-persist writes
+/// for the same changes, before a shrink and after it.
+#[test]
+fn a_record_costs_at_most_twelve_bytes_more_than_go_persists() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("size.db");
+    let store = Store::open(&path, Options { auto_shrink: None, ..Options::with_sync(SyncPolicy::Always) }).unwrap();
+    let map = store.map::<serde_json::Value>("test_struct").unwrap();
+    let (mut theirs, mut theirs_live) = (0, 0);
+    let records = 300;
+    for i in 0..records {
+        let (key, value) = ((i % 100).to_string(), serde_json::json!({ "field1": i, "field2": "updated struct" }));
+        // `S test_struct:KEY` and the value, each on a line.
+        let theirs_record = 2 + "test_struct:".len() + key.len() + 1 + value.to_string().len() + 1;
+        theirs += theirs_record;
+        theirs_live += if i >= 200 { theirs_record } else { 0 };
+        // The worst case: every record is synced on its own and carries a mark.
+        map.set_sync(&key, value).unwrap();
+    }
+    let size = || std::fs::metadata(&path).unwrap().len() as usize;
+    let headers = "go-persist 1\n".len();
+    assert!(size() <= headers + theirs + 12 * records, "{} against {theirs}", size());
+    store.shrink().unwrap();
+    assert!(size() <= headers + theirs_live + 12 * 100, "{} against {theirs_live}", size());
+}

@@ -90,7 +90,7 @@ impl Moment {
 const HEADER: u64 = 16;
 const MOMENT: u64 = 0;
 const READY: u64 = 1;
-const FULL: u64 = 2;
+const LINGERING: u64 = 2;
 
 impl History {
     /// Creates an empty history in `path` with a row of `capacity` slots for each client.
@@ -161,9 +161,14 @@ impl History {
         self.word(READY).load(Ordering::Acquire) == 1
     }
 
-    /// Says that a row is full, so that calls stop being made rather than go unrecorded.
-    pub fn set_full(&self) {
-        self.word(FULL).store(1, Ordering::Release);
+    /// Says that the process waits inside the moment that the kill is aimed at.
+    pub fn set_lingering(&self) {
+        self.word(LINGERING).store(1, Ordering::Release);
+    }
+
+    /// Whether the process waits to be killed.
+    pub fn is_lingering(&self) -> bool {
+        self.word(LINGERING).load(Ordering::Acquire) == 1
     }
 
     fn slot(&self, client: u64, call: u64) -> u64 {

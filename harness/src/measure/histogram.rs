@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_histogram_survives_the_way_between_processes() {
         let mut latencies = Latencies::default();
-        [1, 77, 4_096, 1_000_000, 5_000_000_000].map(|ns| latencies.record(ns));
+        [1, 77, 4_096, 1_000_000, 5_000_000_000].into_iter().for_each(|ns| latencies.record(ns));
         let back = Latencies::from(&Samples::from(&latencies));
         assert_eq!(back.percentiles(), latencies.percentiles());
     }

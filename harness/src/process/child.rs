@@ -13,6 +13,7 @@ use crate::workload::stream::{Action, Call};
 use engine::Durability;
 use engine::fs::{Fs, RealFs};
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,14 +125,25 @@ fn write(registry: &Registry, task: &WriteTask) -> Result<(), SubjectError> {
     if task.shrink {
         jobs.push(None);
     }
-    let results = engine::background::in_parallel(jobs, |job| match job {
-        Some(client) => call_until_full(session, &history, task, client),
-        None => loop {
-            session.shrink()?;
-            std::thread::sleep(Duration::from_millis(3));
-        },
+    engine::background::in_parallel(jobs, |job| {
+        let ended = match job {
+            Some(client) => call_until_full(session, &history, task, client),
+            None => shrink_for_ever(session),
+        };
+        if let Err(e) = ended {
+            // The other clients would go on until killed; the supervisor must hear of this now.
+            let _ = writeln!(std::io::stderr(), "error: {e}");
+            std::process::exit(1);
+        }
     });
-    results.into_iter().collect()
+    Ok(())
+}
+
+fn shrink_for_ever(session: &dyn Session) -> Result<(), SubjectError> {
+    loop {
+        session.shrink()?;
+        std::thread::sleep(Duration::from_millis(3));
+    }
 }
 
 fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, client: u64) -> Result<(), SubjectError> {
@@ -140,8 +152,7 @@ fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, c
     for (number, call) in stream.enumerate() {
         let number = number as u64;
         if number == history.capacity() {
-            history.set_full();
-            // The supervisor kills a full history as it does a running one.
+            // Calls stop rather than go unrecorded; the supervisor kills a full history as it does a running one.
             std::thread::sleep(Duration::from_secs(3600));
         }
         history.begin(client, number);

@@ -83,12 +83,19 @@ impl ProbeFs {
 }
 
 impl Probe {
+    /// Announces a moment, unless another thread waits in its own to be killed.
+    fn enter(&self, moment: Moment) {
+        if !self.history.is_lingering() {
+            self.history.enter(moment);
+        }
+    }
+
     /// Runs a call in the moment; lingers before it if the kill is aimed here.
     fn at<R>(&self, moment: Moment, call: impl FnOnce() -> R) -> R {
-        self.history.enter(moment);
+        self.enter(moment);
         self.linger(moment);
         let result = call();
-        self.history.enter(Moment::Elsewhere);
+        self.enter(Moment::Elsewhere);
         result
     }
 
@@ -97,6 +104,7 @@ impl Probe {
             && aim.moment == moment
             && self.seen.fetch_add(1, Ordering::SeqCst) == aim.skip
         {
+            self.history.set_lingering();
             thread::sleep(PATIENCE);
         }
     }
@@ -133,7 +141,7 @@ impl Fs for ProbeFs {
         let was_draft = self.probe.drafts.lock().unwrap_or_else(PoisonError::into_inner).remove(from);
         if was_draft {
             // Left when the directory is synced.
-            self.probe.history.enter(Moment::AfterRename);
+            self.probe.enter(Moment::AfterRename);
             self.probe.linger(Moment::AfterRename);
         }
         Ok(())
@@ -156,7 +164,7 @@ impl Fs for ProbeFs {
         self.probe.recovering();
         let result = self.inner.sync_dir(dir);
         if self.probe.history.moment() == Moment::AfterRename {
-            self.probe.history.enter(Moment::Elsewhere);
+            self.probe.enter(Moment::Elsewhere);
         }
         result
     }
@@ -188,9 +196,9 @@ impl File for ProbeFile {
             return self.inner.write_at(bytes, offset);
         }
         // No lingering: the kernel itself is at work long enough, and cuts the write where it is killed.
-        self.probe.history.enter(Moment::InsideWrite);
+        self.probe.enter(Moment::InsideWrite);
         let result = self.inner.write_at(bytes, offset);
-        self.probe.history.enter(Moment::Elsewhere);
+        self.probe.enter(Moment::Elsewhere);
         result
     }
 

@@ -126,7 +126,7 @@ pub(super) fn machine(results: &Results) -> Vec<(&'static str, String)> {
     let cores = positive(host.cores).map_or("cores n/a".to_owned(), |n| words::counted(n, "core"));
     let mount = if storage.mount.is_empty() { String::new() } else { format!(" ({})", words::line(&storage.mount)) };
     vec![
-        ("sync of 4 KiB here", format!("p50 {median}, p99 {tail} (append and fdatasync, measured before the cells)")),
+        ("sync of 4 KiB here", format!("p50 {median}, p99 {tail} (fdatasync after an append, measured before the cells)")),
         ("storage", known(&storage.filesystem) + &mount),
         ("processor", format!("{}, {cores}, {memory} memory", known(&host.cpu))),
         ("system", format!("{} {}", known(&host.os), words::line(&host.kernel))),
@@ -182,7 +182,7 @@ pub(super) fn phases<'a>(cells: impl Iterator<Item = (&'a Cell, &'a Bench)>) -> 
             names.push(&phase.name);
         }
     }
-    let aside = |name: &&str| matches!(*name, "prefill" | "warmup" | "open" | "close" | "shrink");
+    let aside = |name: &&str| matches!(*name, "prefill" | "generate" | "warmup" | "open" | "close" | "shrink");
     if names.iter().all(aside) { names } else { names.into_iter().filter(|name| !aside(name)).collect() }
 }
 
@@ -645,6 +645,10 @@ fn own_cost(results: &Results) -> Section {
             let op = main_op(phase).map(|(_, op)| op);
             let cpu = phase.counters.cpu_user_ns.saturating_add(phase.counters.cpu_system_ns);
             let cpu = positive(cpu).map(|cpu| cpu as f64 / phase.operations as f64);
+            let drawn = cell.bench.as_ref().and_then(|bench| self::phase(bench, "generate")).filter(|p| p.operations > 0);
+            let drawn = drawn.map(|p| (p.counters.cpu_user_ns + p.counters.cpu_system_ns) as f64 / p.operations as f64);
+            let calls = phase.counters.calls.max(phase.operations) as f64 / phase.operations as f64;
+            let own = cpu.zip(drawn).map(|(cpu, drawn)| (cpu - drawn).max(0.0) / calls);
             rows.push(Row {
                 aside: false,
                 values: vec![
@@ -654,15 +658,19 @@ fn own_cost(results: &Results) -> Section {
                     text(&phase.name),
                     maybe(ns_per_op(phase), words::ns),
                     maybe(cpu, words::ns),
+                    maybe(drawn, words::ns),
+                    maybe(own, words::ns),
                     maybe(op, |op| time(op.service.p50)),
                     maybe(op.and_then(|op| op.service.p99), time),
                 ],
             });
         }
     }
-    let heads = ["subject", "sync", "scenario", "phase", "time/op", "cpu/op", "p50", "p99"];
-    let notes =
-        vec!["The null subject does nothing: what is left is the harness itself, present in every figure above.".to_owned()];
+    let heads = ["subject", "sync", "scenario", "phase", "time/op", "cpu/op", "generating", "own cost/call", "p50", "p99"];
+    let notes = vec![
+        "The null subject does nothing: what is left is the harness itself, present in every figure above.".to_owned(),
+        "Own cost: processor time with the null subject, less that of only generating the operations, for each call of the store: measuring and recording.".to_owned(),
+    ];
     let table = Table { columns: columns(&heads), rows, notes, commands: commands_of(results, nulls), ..Table::default() };
     Section {
         id: "own-cost",

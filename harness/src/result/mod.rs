@@ -77,6 +77,9 @@ pub struct ScenarioNote {
     pub name: String,
     /// One sentence.
     pub title: String,
+    /// Where it was read from: a built-in name or a path.
+    #[serde(default)]
+    pub source: String,
 }
 
 /// The machine.
@@ -111,7 +114,7 @@ pub struct Storage {
 /// What a sync costs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Calibration {
-    /// Median of appending 4 KiB and `fdatasync`.
+    /// Median of `fdatasync` after 4 KiB were appended.
     pub fdatasync_4k_p50_ns: u64,
     /// The distribution of the same.
     pub fdatasync_4k: Percentiles,
@@ -132,7 +135,7 @@ pub struct Warning {
 /// One (scenario, subject, policy, kind, seed) of the matrix.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
-    /// `scenario/group/subject/sync/kind`.
+    /// `scenario/group/subject/sync/level/kind`.
     pub id: String,
     /// The scenario.
     pub scenario: String,
@@ -348,6 +351,9 @@ pub struct Counters {
     pub syncs: u64,
     /// Acknowledged writes.
     pub writes: u64,
+    /// Calls of the store; an operation may take several. Zero where they are not counted.
+    #[serde(default)]
+    pub calls: u64,
     /// Bytes the store handed to the operating system.
     pub bytes_written: u64,
     /// Processor time in the program.

@@ -11,6 +11,7 @@ use crate::subject::{Registry, Session, SubjectError};
 use crate::workload::Workload;
 use crate::workload::outcome::{PhaseSample, Repetition};
 use crate::workload::random::mix;
+use crate::workload::stream::{Action, Call, Stream};
 use crate::workload::ttfp::{self, Simulated, TtfpSpec};
 use crate::workload::{go_persist, load};
 use engine::SyncPolicy;
@@ -210,9 +211,29 @@ impl Meter<'_> {
 
 #[derive(Default)]
 struct Client {
-    ops: BTreeMap<&'static str, (Latencies, Latencies, u64)>,
+    ops: Vec<Op>,
     operations: u64,
     writes: u64,
+    calls: u64,
+}
+
+/// One kind of operation of one client. There are few kinds, so looking them up in turn is fastest.
+#[derive(Default)]
+struct Op {
+    name: &'static str,
+    service: Latencies,
+    response: Latencies,
+    errors: u64,
+}
+
+impl Client {
+    fn op(&mut self, name: &'static str) -> &mut Op {
+        let at = self.ops.iter().position(|op| op.name == name).unwrap_or_else(|| {
+            self.ops.push(Op { name, ..Op::default() });
+            self.ops.len() - 1
+        });
+        &mut self.ops[at]
+    }
 }
 
 /// Lets every client make its calls for so long. The phase `generate` draws the calls and drops them.
@@ -234,12 +255,21 @@ fn calls(
         let stream = workload.stream(level, seed, mix(seed, &[task.repetition]), client);
         let mut stream = stream.ok_or(SubjectError::Unsupported("stream of calls"))?;
         let mut done = Client::default();
-        let mut due = tick * client / count;
-        while clock.now() < until {
+        let mut operation = Vec::new();
+        let (mut now, mut due) = (clock.now(), tick * client / count);
+        while now < until {
+            operation.clear();
+            draw(&mut stream, &mut operation);
+            done.operations += 1;
+            if name == "generate" {
+                std::hint::black_box(&operation);
+                now = if done.operations.is_multiple_of(64) { clock.now() } else { now };
+                continue;
+            }
             if tick > 0 {
                 clock.sleep_until(due);
             }
-            operation(session, &mut stream, &clock, (tick > 0).then_some(due), name == "generate", &mut done)?;
+            now = perform_timed(session, &operation, &clock, (tick > 0).then_some(due), &mut done);
             due += tick;
         }
         Ok::<_, SubjectError>(done)
@@ -250,53 +280,46 @@ fn calls(
         let client = client?;
         phase.operations += client.operations;
         phase.writes += client.writes;
-        for (op, (service, response, errors)) in client.ops {
-            let total = all.ops.entry(op).or_default();
-            total.0.merge(&service);
-            total.1.merge(&response);
-            total.2 += errors;
+        phase.calls += client.calls;
+        for op in client.ops {
+            let total = all.op(op.name);
+            total.service.merge(&op.service);
+            total.response.merge(&op.response);
+            total.errors += op.errors;
         }
     }
-    for (op, (service, response, errors)) in &all.ops {
-        phase = phase.with_op(op, service, (tick > 0).then_some(response), *errors);
+    for op in &all.ops {
+        phase = phase.with_op(op.name, &op.service, (tick > 0).then_some(&op.response), op.errors);
     }
     Ok(phase)
 }
 
-/// One operation: all calls up to the one that ends it.
-fn operation(
-    session: &dyn Session,
-    stream: &mut crate::workload::stream::Stream,
-    clock: &Clock,
-    due: Option<u64>,
-    generate: bool,
-    done: &mut Client,
-) -> Result<(), SubjectError> {
-    let (mut spent, mut failed) = (0, false);
+/// Draws one operation: all calls up to the one that ends it.
+fn draw(stream: &mut Stream, operation: &mut Vec<Call>) {
     for call in stream.by_ref() {
-        if generate {
-            std::hint::black_box(&call);
-        } else {
-            // Drawing the call is not the store's time.
-            let start = clock.now();
-            failed |= perform(session, &call).is_err();
-            spent += clock.now() - start;
-        }
-        done.writes += u64::from(matches!(call.action, crate::workload::stream::Action::Write { .. }));
-        if call.last {
-            done.operations += 1;
-            if !generate {
-                let (service, response, errors) = done.ops.entry(call.op).or_default();
-                service.record(spent);
-                if let Some(due) = due {
-                    response.record(clock.now().saturating_sub(due));
-                }
-                *errors += u64::from(failed);
-            }
-            return Ok(());
+        let last = call.last;
+        operation.push(call);
+        if last {
+            return;
         }
     }
-    Err(SubjectError::Unsupported("further calls"))
+}
+
+/// Makes the calls of one operation, drawn before the clock started; the time at which the last returned.
+fn perform_timed(session: &dyn Session, operation: &[Call], clock: &Clock, due: Option<u64>, done: &mut Client) -> u64 {
+    let start = clock.now();
+    // A failed call does not keep the rest from being made.
+    let failed = operation.iter().filter(|call| perform(session, call).is_err()).count() > 0;
+    let end = clock.now();
+    done.writes += operation.iter().filter(|call| matches!(call.action, Action::Write { .. })).count() as u64;
+    done.calls += operation.len() as u64;
+    let op = done.op(operation.last().map_or("none", |call| call.op));
+    op.service.record(end - start);
+    if let Some(due) = due {
+        op.response.record(end.saturating_sub(due));
+    }
+    op.errors += u64::from(failed);
+    end
 }
 
 impl PhaseSample {
@@ -350,6 +373,7 @@ fn merge_phase(samples: &[&PhaseSample]) -> Phase {
         counters: Counters {
             syncs: middle(&|s| s.syncs),
             writes: middle(&|s| s.writes),
+            calls: middle(&|s| s.calls),
             bytes_written: middle(&|s| s.bytes_written),
             cpu_user_ns: middle(&|s| s.cpu_user_ns),
             cpu_system_ns: middle(&|s| s.cpu_system_ns),

@@ -51,6 +51,8 @@ pub fn run(
 ) -> io::Result<(Crash, Verdict)> {
     let mut gallery = Gallery::default();
     let shots = shots(cell);
+    // What canaries leave behind is only of interest to whoever replays them.
+    let evidence = (cell.role == Role::Store).then_some(evidence);
     volley(cell, subject, work, evidence, &shots, &mut gallery, step)?;
     Ok(gallery.close(cell))
 }
@@ -62,7 +64,7 @@ pub fn replay(cell: &CellPlan, subject: &dyn Subject, work: &Path, evidence: &Pa
     let until = &shots[..shots.len().min(last as usize + 1)];
     let from = until.iter().rposition(|s| s.fresh).unwrap_or(0);
     let mut gallery = Gallery::default();
-    volley(cell, subject, work, evidence, &until[from..], &mut gallery, &mut |_| true)?;
+    volley(cell, subject, work, Some(evidence), &until[from..], &mut gallery, &mut |_| true)?;
     Ok(gallery.close(cell))
 }
 
@@ -70,7 +72,7 @@ fn volley(
     cell: &CellPlan,
     subject: &dyn Subject,
     work: &Path,
-    evidence: &Path,
+    evidence: Option<&Path>,
     shots: &[Shot],
     gallery: &mut Gallery,
     step: &mut dyn FnMut(u64) -> bool,
@@ -87,7 +89,7 @@ fn volley(
         }
         let round = fire(cell, subject, shot, &base, work)?;
         base = gallery.hang(cell, shot, round);
-        if gallery.spoilt && cell.role == Role::Store {
+        if let Some(evidence) = evidence.filter(|_| gallery.spoilt) {
             keep(&dir, &evidence.join(format!("{}-{}", cell.id.replace('/', "-"), shot.number)))?;
         }
         let convicted = cell.role == Role::Canary && gallery.spoilt;
@@ -130,7 +132,11 @@ fn shots(cell: &CellPlan) -> Vec<Shot> {
             aims.extend((due(turn)..due(turn + 1)).map(|_| None));
         }
     }
-    let shot = |(i, aim)| Shot { number: i as u64, aim, fresh: i as u64 % plan.rounds == 0 || aim == Some(Moment::Creation) };
+    // Recovery needs a store to recover.
+    let fresh = |i: usize, aim| {
+        aim == Some(Moment::Creation) || ((i as u64).is_multiple_of(plan.rounds) && aim != Some(Moment::Recovery))
+    };
+    let shot = |(i, aim)| Shot { number: i as u64, aim, fresh: fresh(i, aim) };
     aims.into_iter().enumerate().map(shot).collect()
 }
 
@@ -180,7 +186,8 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
     let clock = Clock::start();
     loop {
         let there = match shot.aim {
-            Some(moment) => history.moment() == moment,
+            Some(Moment::InsideWrite) => history.moment() == Moment::InsideWrite,
+            Some(_) => history.is_lingering(),
             None => history.is_ready(),
         };
         if there || clock.now() > AIM_PATIENCE_NS {

@@ -80,7 +80,7 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
             scenarios: scenario_notes(&job.cells),
         },
         host: host::host(),
-        storage: host::storage(work.path(), 200)?,
+        storage: host::storage(work.path(), 400)?,
         cells: Vec::new(),
         not_tested: not_tested(&job.cells),
         warnings: Vec::new(),
@@ -231,7 +231,7 @@ fn blank(cell: &CellPlan, registry: &Registry, verdict: Verdict, reason: Option<
         reason,
         reproduce: format!(
             "harness run {} --only {} --subject {} --sync {}",
-            cell.plan.name,
+            cell.plan.source,
             format!("{:?}", cell.kind).to_lowercase(),
             cell.subject,
             cell.sync.0
@@ -255,7 +255,11 @@ fn scenario_notes(cells: &[CellPlan]) -> Vec<ScenarioNote> {
     let mut notes: Vec<ScenarioNote> = Vec::new();
     for cell in cells {
         if notes.iter().all(|n| n.name != cell.plan.name) {
-            notes.push(ScenarioNote { name: cell.plan.name.clone(), title: cell.plan.title.clone() });
+            notes.push(ScenarioNote {
+                name: cell.plan.name.clone(),
+                title: cell.plan.title.clone(),
+                source: cell.plan.source.clone(),
+            });
         }
     }
     notes

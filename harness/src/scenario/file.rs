@@ -79,6 +79,9 @@ pub struct Plan {
     /// What this scenario says nothing about, in sentences.
     #[serde(default)]
     pub not_tested: Vec<String>,
+    /// Where it was read from: a built-in name or a path.
+    #[serde(skip)]
+    pub source: String,
 }
 
 /// How a workload is measured.
@@ -242,7 +245,8 @@ fn plans(name: &str, mut table: Table, profile: Profile) -> Result<Vec<Plan>, Sc
                 merge(&mut merged, overrides.clone());
             }
         }
-        plans.push(Plan::deserialize(merged).map_err(|e| content(explain(&e)))?);
+        let plan = Plan::deserialize(merged).map_err(|e| content(explain(&e)))?;
+        plans.push(Plan { source: name.to_owned(), ..plan });
     }
     for plan in &plans {
         check(plan).map_err(content)?;
@@ -259,6 +263,9 @@ fn check(plan: &Plan) -> Result<(), String> {
             let hint = did_you_mean(level, ["async", "write", "sync", "mixed"].into_iter());
             return Err(format!("unknown level {level:?}{hint}"));
         }
+    }
+    if plan.kinds.contains(&CellKind::Kill) && plan.workload.stream(engine::Durability::Write, 0, 0, 0).is_none() {
+        return Err("a workload of this kind can be measured but not killed: take \"kill\" out of kinds".to_owned());
     }
     if plan.bench.repetitions == 0 || plan.kill.rounds == 0 {
         return Err("repetitions and rounds must be at least 1".to_owned());

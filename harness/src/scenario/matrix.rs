@@ -47,9 +47,11 @@ pub fn cells(plans: &[Plan], registry: &Registry, filter: &Filter, seed: u64) ->
         registry.get(name)?;
     }
     let takes = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
+    // A subject that no scenario lists but that was asked for by name, such as one's own, joins all of them.
+    let joins: Vec<&String> = filter.subjects.iter().filter(|n| plans.iter().all(|p| !p.subjects.contains(n))).collect();
     let mut cells = Vec::new();
     for plan in plans {
-        for name in &plan.subjects {
+        for name in plan.subjects.iter().chain(joins.iter().copied()) {
             let subject = registry.get(name)?;
             let role = subject.role();
             // A canary stays in whatever is picked: without it no verdict counts.

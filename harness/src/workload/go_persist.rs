@@ -64,6 +64,7 @@ pub fn run(spec: &GoPersist, records: &dyn Records, level: Durability, seed: u64
         writes.merge(&thread.writes);
         phase.operations += thread.operations;
         phase.writes += thread.written;
+        phase.calls += thread.operations;
     }
     Ok(phase.with_op("get", &reads, None, 0).with_op("set", &writes, None, 0))
 }

@@ -46,9 +46,9 @@ pub fn write(spec: &Load, session: &dyn Session, level: Durability) -> Result<Ph
         }
         operations = spec.records;
     } else {
-        for table in 0..TABLES.len() {
+        for (table, name) in TABLES.into_iter().enumerate() {
             for i in 0..spec.per_collection {
-                let text = value(TABLES[table], 0, 0, i, spec.value_bytes as usize);
+                let text = value(name, 0, 0, i, spec.value_bytes as usize);
                 session.apply(Change { table, key: &format!("key-{i}"), value: Some(&text) }, level)?;
                 operations += 1;
             }

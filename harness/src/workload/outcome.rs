@@ -23,6 +23,8 @@ pub struct PhaseSample {
     pub operations: u64,
     /// Acknowledged writes among them.
     pub writes: u64,
+    /// Calls of the store that the operations took.
+    pub calls: u64,
     /// Latencies by operation.
     pub ops: BTreeMap<String, OpSample>,
     /// Syncs of files and directories.

@@ -97,8 +97,16 @@ fn empty() -> Results {
             duration_ns: 118_400_000_000,
             cells_planned: 0,
             scenarios: vec![
-                ScenarioNote { name: "put-small".to_owned(), title: "What does a small acknowledged write cost?".to_owned() },
-                ScenarioNote { name: "ttfp".to_owned(), title: "How long does a payer wait for the first payment?".to_owned() },
+                ScenarioNote {
+                    name: "put-small".to_owned(),
+                    title: "What does a small acknowledged write cost?".to_owned(),
+                    source: "put-small".to_owned(),
+                },
+                ScenarioNote {
+                    name: "ttfp".to_owned(),
+                    title: "How long does a payer wait for the first payment?".to_owned(),
+                    source: "ttfp.toml".to_owned(),
+                },
             ],
         },
         host: Host {
@@ -167,6 +175,7 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
         ops: BTreeMap::from([("put".to_owned(), put), ("get".to_owned(), get)]),
         ttfp: None,
         counters: Counters {
+            calls: 0,
             syncs: (syncs_per_write * operations as f64) as u64,
             writes: operations,
             bytes_written: operations * 64,
