@@ -1,4 +1,11 @@
 //! The harness from outside, one file for each part.
 
+mod cli;
+mod kill;
 mod report;
+mod scenario;
+mod streams;
+mod support;
+mod tidy;
+mod toy;
 mod ttfp;
