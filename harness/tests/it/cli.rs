@@ -207,7 +207,7 @@ fn a_plan_is_printed_and_not_run() {
     let kinds = with(TINY, "[\"bench\"]", "[\"bench\", \"kill\"]");
     let both = with(&kinds, "[\"typed\"]", "[\"typed\", \"null\", \"canary-lost-delete\"]");
     sandbox.write("both.toml", &with(&both, "\"never\"", "\"never\", \"always\""));
-    sandbox.write("tiny.toml", TINY);
+    sandbox.write("tiny.toml", &with(TINY, "\"tiny\"", "\"other\""));
     let ended = sandbox.run(&["run", "both.toml", "tiny.toml", "--plan", "--sync", "always,never", "--subject", "typed"]);
     assert_eq!((ended.code, ended.err.as_str()), (Some(exit_code::OK), ""));
     let ids: Vec<&str> = ended.out.lines().collect();
@@ -218,7 +218,7 @@ fn a_plan_is_printed_and_not_run() {
         "tiny/typed/always/write/kill",
         "tiny/canary-lost-delete/never/write/kill",
     ];
-    assert_eq!(ids, [&both[..], &["tiny/typed/never/write/bench"]].concat());
+    assert_eq!(ids, [&both[..], &["other/typed/never/write/bench"]].concat());
     assert_eq!(sandbox.list("."), ["both.toml", "tiny.toml"]);
 }
 
