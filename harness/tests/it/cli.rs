@@ -204,24 +204,22 @@ fn nothing_selected_has_a_code_of_its_own() {
 #[test]
 fn a_plan_is_printed_and_not_run() {
     let sandbox = Sandbox::new();
-    let ended = sandbox.run(&["run", "kill", "hub", "--plan", "--sync", "never", "--subject", "typed"]);
+    let kinds = with(TINY, "[\"bench\"]", "[\"bench\", \"kill\"]");
+    let both = with(&kinds, "[\"typed\"]", "[\"typed\", \"null\", \"canary-lost-delete\"]");
+    sandbox.write("both.toml", &with(&both, "\"never\"", "\"never\", \"always\""));
+    sandbox.write("tiny.toml", &with(TINY, "\"tiny\"", "\"other\""));
+    let ended = sandbox.run(&["run", "both.toml", "tiny.toml", "--plan", "--sync", "always,never", "--subject", "typed"]);
     assert_eq!((ended.code, ended.err.as_str()), (Some(exit_code::OK), ""));
     let ids: Vec<&str> = ended.out.lines().collect();
-    assert_eq!(
-        ids,
-        [
-            "kill/typed/never/mixed/kill",
-            "kill/canary-ack-early/never/mixed/kill",
-            "kill/canary-torn-batch/never/mixed/kill",
-            "kill/canary-append-behind-tear/never/mixed/kill",
-            "kill/canary-lost-delete/never/mixed/kill",
-            "hub/separate/typed/never/write/bench",
-            "hub/separate/typed/never/write/kill",
-            "hub/batch/typed/never/write/bench",
-            "hub/batch/typed/never/write/kill",
-        ]
-    );
-    assert!(sandbox.list(".").is_empty());
+    let both = [
+        "tiny/typed/never/write/bench",
+        "tiny/typed/always/write/bench",
+        "tiny/typed/never/write/kill",
+        "tiny/typed/always/write/kill",
+        "tiny/canary-lost-delete/never/write/kill",
+    ];
+    assert_eq!(ids, [&both[..], &["other/typed/never/write/bench"]].concat());
+    assert_eq!(sandbox.list("."), ["both.toml", "tiny.toml"]);
 }
 
 #[test]

@@ -81,16 +81,8 @@ fn a_broken_harness_wins_over_a_broken_store() {
 #[test]
 fn a_store_that_loses_is_convicted_and_replayed() {
     let sandbox = Sandbox::of_example("broken_stores");
-    // Scenarios are found again by their name: this one is named as its file.
-    let scenario = KILLS.replace("\"kills\"", "\"kills.toml\"");
-    assert_ne!(scenario, KILLS);
-    sandbox.write(
-        "kills.toml",
-        &format!("subjects = [\"forgets\"]\nsync = [\"never\"]\n{scenario}\n[kill]\nrandom = 6\naimed = 0\n"),
-    );
-    let ended = sandbox.run(&["run", "kills.toml", "--out", "out"]);
+    let (ended, results) = killed(&sandbox, &["forgets"], &["never"], "[kill]\nrandom = 6\naimed = 0");
     assert_eq!(ended.code, Some(exit_code::DURABILITY), "{ended:?}");
-    let results = sandbox.result("out");
     let cell = cell_of(&results, "forgets");
     assert!(matches!(cell.verdict, Verdict::Lost | Verdict::Corrupt), "{cell:?}");
     let crash = cell.crash.as_ref().unwrap();
@@ -105,16 +97,6 @@ fn a_store_that_loses_is_convicted_and_replayed() {
     assert_eq!(replay.code, Some(exit_code::DURABILITY), "{replay:?}");
     assert!(replay.out.starts_with("lost: ") || replay.out.starts_with("corrupt: "), "{replay:?}");
     assert!(replay.err.contains("shown again in attempt"), "{replay:?}");
-}
-
-#[test]
-#[ignore = "a replay finds its scenario by name, so those of files cannot be replayed: cli.rs, replay; result/mod.rs, Cell"]
-fn a_finding_of_a_scenario_file_is_replayed() {
-    let sandbox = Sandbox::of_example("broken_stores");
-    let (_, results) = killed(&sandbox, &["forgets"], &["never"], "[kill]\nrandom = 6\naimed = 0");
-    let finding = &cell_of(&results, "forgets").crash.as_ref().unwrap().findings[0];
-    let replay = sandbox.run(&["replay", "out", &finding.id]);
-    assert_eq!(replay.code, Some(exit_code::DURABILITY), "{replay:?}");
 }
 
 #[test]

@@ -186,6 +186,7 @@ fn a_variant_overrides_what_it_names_and_nothing_else() {
     let [a, b] = &load_text(&text, Profile::Quick).unwrap()[..] else { panic!("two variants") };
     let mut expected = plain.clone();
     expected.variant = "a".to_owned();
+    expected.source = a.source.clone();
     let Workload::Commit(spec) = &mut expected.workload else { panic!("{expected:?}") };
     spec.keys = 99;
     assert_eq!(*a, expected, "beside the keys, nothing is other");

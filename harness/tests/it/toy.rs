@@ -99,12 +99,16 @@ fn it_survives_the_kills_of_its_program() {
 }
 
 #[test]
-fn its_scenario_names_it_beside_all_canaries() {
+fn both_commands_of_its_header_run_it_beside_all_canaries() {
     let sandbox = Sandbox::of_example("toy_store");
     let file = crate::support::root().join("harness/examples/toy_store.toml");
     let plan = sandbox.run(&["run", file.to_str().unwrap(), "--plan"]);
     assert_eq!(plan.code, Some(exit_code::OK), "{plan:?}");
     assert!(plan.out.contains("toy/toy/never/mixed/kill") && plan.out.contains("toy/toy/always/mixed/kill"), "{plan:?}");
+    // Asked for by name it joins a scenario that does not list it, as the example's first command has it.
+    let joined = sandbox.run(&["run", "kill", "--subject", "toy", "--plan"]);
+    assert_eq!(joined.code, Some(exit_code::OK), "{joined:?}");
+    assert!(joined.out.contains("kill/toy/never/mixed/kill") && !joined.out.contains("/typed/"), "{joined:?}");
     let bundled = Sandbox::new().run(&["run", "kill", "--plan"]);
     let canaries = |out: &str| out.lines().filter(|id| id.contains("/canary-")).count();
     assert_eq!(canaries(&plan.out), canaries(&bundled.out));
