@@ -9,7 +9,7 @@ use crate::report;
 use crate::result::{self, Cell, CellKind, Results, RunStatus, Verdict};
 use crate::runner::{self, Job, Progress};
 use crate::scenario::{self, CellPlan, Filter, Profile};
-use crate::subject::Registry;
+use crate::subject::{Registry, SubjectError};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use engine::SyncPolicy;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -212,9 +212,10 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "harness", &mut io::stdout());
             Ok(exit_code::OK)
         }
-        Verb::Child { task } => {
-            child::run(registry, &task).map(|()| exit_code::OK).map_err(|e| Refusal::new(exit_code::HARNESS, e))
-        }
+        Verb::Child { task } => child::run(registry, &task).map(|()| exit_code::OK).map_err(|e| match e {
+            SubjectError::Full(_) => Refusal::new(exit_code::BUDGET, e),
+            e => Refusal::new(exit_code::HARNESS, e),
+        }),
     };
     ExitCode::from(ended.unwrap_or_else(|refusal| {
         say(&format!("error: {}", refusal.text));
@@ -344,7 +345,7 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
     let results = result::load(&args.run).map_err(Refusal::usage)?;
     let unknown = || {
         let known = results.cells.iter().filter_map(|c| c.crash.as_ref()).flat_map(|c| &c.findings).map(|f| f.id.as_str());
-        Refusal::usage(format!("the run has no finding {:?}{}", args.id, scenario::did_you_mean(&args.id, known)))
+        Refusal::usage(format!("the run has no finding {:?}{}", args.id, crate::hint::did_you_mean(&args.id, known)))
     };
     let (cell_id, number) = args.id.rsplit_once('#').and_then(|(cell, n)| Some((cell, n.parse().ok()?))).ok_or_else(unknown)?;
     let cell = results.cells.iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
@@ -428,7 +429,7 @@ fn show(registry: &Registry, name: &str) -> Result<u8, Refusal> {
         known.extend(runner::WARNINGS.map(|(code, _)| code.to_owned()));
         return Err(Refusal::usage(format!(
             "there is nothing called {name:?} to show{}",
-            scenario::did_you_mean(name, known.iter().map(String::as_str))
+            crate::hint::did_you_mean(name, known.iter().map(String::as_str))
         )));
     }
     Ok(exit_code::OK)

@@ -11,6 +11,7 @@
 
 mod cli;
 pub mod exit_code;
+pub mod hint;
 pub mod history;
 pub mod measure;
 pub mod oracle;

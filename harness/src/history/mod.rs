@@ -96,7 +96,9 @@ impl History {
     /// Creates an empty history in `path` with a row of `capacity` slots for each client.
     pub fn create(path: &Path, clients: u64, capacity: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        file.set_len((HEADER + clients * capacity * 2) * 8)?;
+        // Allocated, not only sized: a hole that finds no room when it is written to kills the writer.
+        let bytes = (HEADER + clients * capacity * 2) * 8;
+        nix::fcntl::posix_fallocate(&file, 0, bytes as i64)?;
         drop(file);
         Self::open(path, clients, capacity)
     }

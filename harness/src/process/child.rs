@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The environment variable that tells a child who started it.
+pub const PARENT: &str = "HARNESS_PARENT";
+
 /// What a child is told, as JSON in a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
@@ -27,7 +30,7 @@ pub enum Task {
     /// Open the store twice and write down what is in it.
     Dump(DumpTask),
     /// One repetition of a benchmark.
-    Bench(crate::runner::bench::BenchTask),
+    Bench(super::repetition::BenchTask),
 }
 
 /// The store that a child works on.
@@ -102,11 +105,15 @@ impl StoreSpec {
 pub fn run(registry: &Registry, task: &Path) -> Result<(), SubjectError> {
     // Whatever kills the harness must not leave its children writing.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)?;
+    if std::env::var(PARENT).is_ok_and(|pid| pid != std::os::unix::process::parent_id().to_string()) {
+        // It died before it could be watched.
+        return Err(SubjectError::Store("the harness that started this child is gone".to_owned()));
+    }
     let text = std::fs::read_to_string(task)?;
     match serde_json::from_str(&text).map_err(|e| SubjectError::Store(format!("task file: {e}")))? {
         Task::Write(task) => write(registry, &task),
         Task::Dump(task) => dump(registry, &task),
-        Task::Bench(task) => crate::runner::bench::repetition(registry, &task),
+        Task::Bench(task) => super::repetition::run(registry, &task),
     }
 }
 
@@ -190,7 +197,11 @@ fn dump(registry: &Registry, task: &DumpTask) -> Result<(), SubjectError> {
         let closed = session.close();
         contents.and_then(|c| closed.map(|()| c))
     };
-    let contents = opened.and_then(read).map_err(|e| e.to_string());
+    let contents = match opened.and_then(read) {
+        // A full disk is nobody's verdict.
+        Err(e @ SubjectError::Full(_)) => return Err(e),
+        other => other.map_err(|e| e.to_string()),
+    };
     let second_agrees = contents.as_ref().ok().map(|first| {
         let second = task.store.open(registry, Arc::new(RealFs)).and_then(read);
         second.is_ok_and(|second| second == *first)

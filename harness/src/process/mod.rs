@@ -2,4 +2,5 @@
 
 pub mod child;
 pub mod probe;
+pub mod repetition;
 pub mod supervisor;

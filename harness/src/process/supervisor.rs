@@ -3,7 +3,7 @@
 //! Each child leads a process group of its own, so that whatever it started dies with it, and is told
 //! to die if the harness dies first.
 
-use super::child::Task;
+use super::child::{PARENT, Task};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fs;
@@ -37,6 +37,7 @@ pub fn start(task: &Task, dir: &Path) -> io::Result<Running> {
     let log = dir.join("child.log");
     let program = std::env::var_os("HARNESS_CHILD_EXE").map_or_else(std::env::current_exe, |exe| Ok(PathBuf::from(exe)))?;
     let mut command = Command::new(program);
+    command.env(PARENT, std::process::id().to_string());
     command
         .arg("child")
         .arg(&task_file)

@@ -669,7 +669,8 @@ fn own_cost(results: &Results) -> Section {
     let heads = ["subject", "sync", "scenario", "phase", "time/op", "cpu/op", "generating", "own cost/call", "p50", "p99"];
     let notes = vec![
         "The null subject does nothing: what is left is the harness itself, present in every figure above.".to_owned(),
-        "Own cost: processor time with the null subject, less that of only generating the operations, for each call of the store: measuring and recording.".to_owned(),
+        "Own cost: measuring and recording, as processor time for each call of the null subject, less that of generating it."
+            .to_owned(),
     ];
     let table = Table { columns: columns(&heads), rows, notes, commands: commands_of(results, nulls), ..Table::default() };
     Section {

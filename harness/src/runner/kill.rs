@@ -1,6 +1,7 @@
 //! `kill` cells: a child writes, is killed, and another process judges what is left; then it all goes on
 //! in the same store, because some bugs need a second crash.
 
+use crate::exit_code;
 use crate::history::{History, Moment};
 use crate::measure::clock::{Clock, boot_ns};
 use crate::measure::histogram::Latencies;
@@ -18,6 +19,7 @@ use rand::RngExt;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
@@ -54,7 +56,10 @@ pub fn run(
     // What canaries leave behind is only of interest to whoever replays them.
     let evidence = (cell.role == Role::Store).then_some(evidence);
     volley(cell, subject, work, evidence, &shots, &mut gallery, step)?;
-    Ok(gallery.close(cell))
+    let (crash, verdict) = gallery.close(cell);
+    // Of a cell that was interrupted only what it found counts, not what it did not find.
+    let whole = crash.cases == shots.len() as u64;
+    Ok((crash, if whole || verdict != Verdict::Survived { verdict } else { Verdict::NotMeasured }))
 }
 
 /// Repeats the kills of one store up to and with number `last`, as a replay of a finding. A kill's exact
@@ -194,6 +199,7 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
             break;
         }
         if let Some(Ended::Exited(status, words)) = child.try_ended()? {
+            full(status, &words)?;
             early = Some(format!("the writer ended by itself ({status}): {words}"));
             break;
         }
@@ -239,12 +245,23 @@ fn dump(store: &StoreSpec, work: &Path, limit: Duration) -> io::Result<Result<Du
     let task = Task::Dump(DumpTask { store: store.clone(), out: out.clone() });
     Ok(match start(&task, work)?.wait(limit)? {
         Ended::TimedOut => Err(Verdict::Hung),
-        Ended::Exited(..) => match fs::read(&out).map(|json| serde_json::from_slice::<Dump>(&json)) {
-            Ok(Ok(dump)) => Ok(dump),
-            // It died while opening: a panic, or worse.
-            _ => Err(Verdict::Unopenable),
-        },
+        Ended::Exited(status, words) => {
+            full(status, &words)?;
+            match fs::read(&out).map(|json| serde_json::from_slice::<Dump>(&json)) {
+                Ok(Ok(dump)) => Ok(dump),
+                // It died while opening: a panic, or worse.
+                _ => Err(Verdict::Unopenable),
+            }
+        }
     })
+}
+
+/// A child that met a full disk says nothing about its store: the run ends there.
+fn full(status: ExitStatus, words: &str) -> io::Result<()> {
+    if status.code() == Some(i32::from(exit_code::BUDGET)) {
+        return Err(io::Error::new(io::ErrorKind::StorageFull, words.to_owned()));
+    }
+    Ok(())
 }
 
 /// What the clients had asked for when they were killed: their streams again, as far as they came.

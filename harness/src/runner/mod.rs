@@ -3,15 +3,16 @@
 pub mod bench;
 pub mod kill;
 
+use crate::exit_code;
 use crate::measure::clock::Clock;
 use crate::measure::host;
 use crate::process::child::{StoreSpec, Task};
+use crate::process::repetition::BenchTask;
 use crate::process::supervisor::{Ended, start};
 use crate::result::{self, Cell, CellKind, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Verdict, Warning};
 use crate::scenario::{CellPlan, Profile};
 use crate::subject::Registry;
 use crate::workload::outcome::Repetition;
-use bench::BenchTask;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -188,6 +189,9 @@ fn bench_repetition(cell: &CellPlan, repetition: u64, work: &Path) -> io::Result
     let ended = start(&task, &dir)?.wait(limit)?;
     let outcome = match ended {
         Ended::TimedOut => Err("a repetition did not end in time".to_owned()),
+        Ended::Exited(status, words) if status.code() == Some(i32::from(exit_code::BUDGET)) => {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, words));
+        }
         Ended::Exited(status, words) if !status.success() => Err(format!("a repetition failed ({status}): {words}")),
         Ended::Exited(..) => serde_json::from_slice(&fs::read(&out)?).map_err(|e| format!("a repetition left no result: {e}")),
     };

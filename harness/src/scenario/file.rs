@@ -4,7 +4,7 @@
 //! overrides the file, and `[profile.NAME]` overrides both. Merging happens on tables, before anything
 //! is checked; the merged result knows every key, so a misspelt one is an error wherever it stood.
 
-use super::did_you_mean;
+use crate::hint::did_you_mean;
 use crate::result::CellKind;
 use crate::subject::SyncPolicyText;
 use crate::workload::Workload;
@@ -209,10 +209,7 @@ fn read(name: &str, depth: u32) -> Result<Table, ScenarioError> {
 fn plans(name: &str, mut table: Table, profile: Profile) -> Result<Vec<Plan>, ScenarioError> {
     let content = |what: String| ScenarioError::Content { name: name.to_owned(), what };
     let profiles = take_table(&mut table, "profile").map_err(content)?;
-    if let Some(unknown) = profiles.keys().find(|k| !matches!(k.as_str(), "quick" | "ci" | "nightly")) {
-        let hint = did_you_mean(unknown, ["quick", "ci", "nightly"].into_iter());
-        return Err(content(format!("unknown profile {unknown:?}{hint}")));
-    }
+    check_profiles(profiles.keys()).map_err(content)?;
     let variants = match table.remove("variant") {
         None => vec![Table::new()],
         Some(Value::Array(list)) => {
@@ -226,10 +223,8 @@ fn plans(name: &str, mut table: Table, profile: Profile) -> Result<Vec<Plan>, Sc
             Some(list) => Some(list.try_into().map_err(|e| content(format!("profiles: {e}")))?),
             None => None,
         };
-        if only.is_some_and(|only| !only.contains(&profile.to_string())) {
-            continue;
-        }
         let own_profiles = take_table(&mut variant, "profile").map_err(content)?;
+        check_profiles(own_profiles.keys().chain(only.iter().flatten())).map_err(content)?;
         if let Some(name) = variant.remove("name") {
             variant.insert("variant".to_owned(), name);
         }
@@ -240,16 +235,20 @@ fn plans(name: &str, mut table: Table, profile: Profile) -> Result<Vec<Plan>, Sc
             merged.remove("workload");
         }
         merge(&mut merged, variant);
-        for profiles in [&profiles, &own_profiles] {
-            if let Some(Value::Table(overrides)) = profiles.get(&profile.to_string()) {
-                merge(&mut merged, overrides.clone());
+        // What another profile gets wrong is told too, before that profile is needed.
+        for each in [Profile::Quick, Profile::Ci, Profile::Nightly] {
+            let mut typed = merged.clone();
+            for profiles in [&profiles, &own_profiles] {
+                if let Some(Value::Table(overrides)) = profiles.get(&each.to_string()) {
+                    merge(&mut typed, overrides.clone());
+                }
+            }
+            let plan = Plan::deserialize(typed).map_err(|e| content(explain(&e)))?;
+            check(&plan).map_err(content)?;
+            if each == profile && only.as_ref().is_none_or(|only| only.contains(&profile.to_string())) {
+                plans.push(Plan { source: name.to_owned(), ..plan });
             }
         }
-        let plan = Plan::deserialize(merged).map_err(|e| content(explain(&e)))?;
-        plans.push(Plan { source: name.to_owned(), ..plan });
-    }
-    for plan in &plans {
-        check(plan).map_err(content)?;
     }
     Ok(plans)
 }
@@ -271,6 +270,14 @@ fn check(plan: &Plan) -> Result<(), String> {
         return Err("repetitions and rounds must be at least 1".to_owned());
     }
     Ok(())
+}
+
+fn check_profiles<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    const KNOWN: [&str; 3] = ["quick", "ci", "nightly"];
+    match names.find(|name| !KNOWN.contains(&name.as_str())) {
+        Some(unknown) => Err(format!("unknown profile {unknown:?}{}", did_you_mean(unknown, KNOWN.into_iter()))),
+        None => Ok(()),
+    }
 }
 
 fn take_table(table: &mut Table, key: &str) -> Result<Table, String> {

@@ -189,6 +189,9 @@ pub enum SubjectError {
     /// The store said so.
     #[error("{0}")]
     Store(String),
+    /// There is no room on the device.
+    #[error("{0}")]
+    Full(String),
     /// The store has no such operation.
     #[error("the store has no {0}")]
     Unsupported(&'static str),
@@ -196,12 +199,18 @@ pub enum SubjectError {
 
 impl From<engine::Error> for SubjectError {
     fn from(e: engine::Error) -> Self {
-        SubjectError::Store(e.to_string())
+        match e {
+            engine::Error::Full { .. } => SubjectError::Full(e.to_string()),
+            e => SubjectError::Store(e.to_string()),
+        }
     }
 }
 
 impl From<std::io::Error> for SubjectError {
     fn from(e: std::io::Error) -> Self {
-        SubjectError::Store(e.to_string())
+        match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => SubjectError::Full(e.to_string()),
+            _ => SubjectError::Store(e.to_string()),
+        }
     }
 }

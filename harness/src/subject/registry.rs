@@ -32,7 +32,7 @@ impl Registry {
     pub fn get(&self, name: &str) -> Result<Arc<dyn Subject>, UnknownSubject> {
         self.subjects.iter().find(|s| s.name() == name).cloned().ok_or_else(|| UnknownSubject {
             name: name.to_owned(),
-            hint: crate::scenario::did_you_mean(name, self.subjects.iter().map(|s| s.name())),
+            hint: crate::hint::did_you_mean(name, self.subjects.iter().map(|s| s.name())),
         })
     }
 

@@ -20,11 +20,11 @@ pub struct Commit {
 pub const TABLES: [&str; 1] = ["commit"];
 
 /// The calls of one client.
-pub fn stream(spec: &Commit, level: Durability, client: u64) -> Stream {
+pub fn stream(spec: &Commit, level: Durability, round: u64, client: u64) -> Stream {
     let spec = spec.clone();
     let keys: Vec<String> = (0..spec.keys.max(1)).map(|k| format!("c{client:02}-k{k:05}")).collect();
     Box::new((0u64..).map(move |n| {
         let key = keys[(n % keys.len() as u64) as usize].clone();
-        Call::write("put", level, 0, key, Some(value("v", 0, client, n % 1_000_000, spec.value_bytes as usize))).ends()
+        Call::write("put", level, 0, key, Some(value("v", round, client, n, spec.value_bytes as usize))).ends()
     }))
 }

@@ -65,7 +65,7 @@ impl Workload {
         match self {
             Workload::Mixed(spec) => Some(mixed::stream(spec, seed, round, client)),
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
-            Workload::Commit(spec) => Some(commit::stream(spec, level, client)),
+            Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
             Workload::GoPersist(_) | Workload::Load(_) | Workload::Ttfp(_) => None,
         }
     }

@@ -102,7 +102,6 @@ fn what_a_scenario_says_wrong_is_refused_wherever_it_stands() {
 }
 
 #[test]
-#[ignore = "only the profile that runs is looked at: scenario/file.rs, plans"]
 fn what_another_profile_says_wrong_is_refused_too() {
     let sandbox = Sandbox::new();
     let cases = [
@@ -359,7 +358,6 @@ fn an_interrupted_run_leaves_a_whole_result() {
 }
 
 #[test]
-#[ignore = "an interrupted canary is taken for one that got away: runner/mod.rs, convict_harness"]
 fn a_canary_that_was_interrupted_convicts_nobody() {
     let sandbox = Sandbox::of_example("broken_stores");
     let scenario = crate::support::KILLS.to_owned() + "[kill]\nrandom = 1\naimed = 0\n";
@@ -447,7 +445,6 @@ fn a_full_disk_is_a_budget_and_not_a_fault() {
 }
 
 #[test]
-#[ignore = "a store that met a full disk is only not measured, and the run ends with 0: runner/mod.rs, bench_repetition"]
 fn a_store_that_fills_the_disk_is_a_budget() {
     let sandbox = Sandbox::new();
     let Some(_full) = Tiny::mount(&sandbox, "4m") else { return };
@@ -458,7 +455,6 @@ fn a_store_that_fills_the_disk_is_a_budget() {
 }
 
 #[test]
-#[ignore = "the shared history has holes, so a full disk ends the harness with SIGBUS: history/mod.rs, create"]
 fn a_full_disk_under_the_history_ends_nobody() {
     let sandbox = Sandbox::new();
     let Some(_full) = Tiny::mount(&sandbox, "4m") else { return };

@@ -225,7 +225,6 @@ fn channels(spec: &Hub, seed: u64, round: u64, client: u64) -> Result<(), TestCa
 
 /// Without this, a value that survived the round before can stand for one that was lost.
 #[test]
-#[ignore = "the workload commit writes the same values in every round: workload/commit.rs, stream"]
 fn rounds_of_commit_share_no_value() {
     let workload = Workload::Commit(Commit { clients: 1, keys: 10, value_bytes: 20 });
     let values = |round| -> HashSet<String> {

@@ -20,28 +20,23 @@ const ENGINE: [(&str, &[&str]); 7] = [
 ];
 
 /// Modules of the harness from values to verbs, each with those that it may import.
-const HARNESS: [(&str, &[&str]); 11] = [
+const HARNESS: [(&str, &[&str]); 12] = [
     ("exit_code", &[]),
+    ("hint", &[]),
     ("result", &[]),
     ("report", &["result"]),
     ("measure", &["result"]),
     ("history", &["measure"]),
-    ("subject", &["result"]),
-    ("workload", &["result", "measure", "subject"]),
+    ("subject", &["hint", "result"]),
+    ("workload", &["hint", "result", "measure", "subject"]),
     ("oracle", &["result", "history", "subject", "workload"]),
-    ("scenario", &["result", "subject", "workload"]),
-    ("process", &["history", "measure", "subject", "workload"]),
-    ("runner", &["result", "measure", "history", "subject", "workload", "oracle", "scenario", "process"]),
+    ("scenario", &["hint", "result", "subject", "workload"]),
+    ("process", &["result", "history", "measure", "subject", "workload", "scenario"]),
+    ("runner", &["exit_code", "result", "measure", "history", "subject", "workload", "oracle", "scenario", "process"]),
 ];
 
 /// Imports against the order, each with why it is there still.
-const AGAINST_THE_ORDER: [(&str, &str); 3] = [
-    // `did_you_mean` lives beside the scenarios, and whoever has names uses it.
-    ("subject", "scenario"),
-    ("workload", "scenario"),
-    // A child runs a repetition of a benchmark, and that loop lives in the runner.
-    ("process", "runner"),
-];
+const AGAINST_THE_ORDER: [(&str, &str); 0] = [];
 
 /// Files with lines of more than 140 characters: sentences and markup in one literal each, which
 /// `rustfmt` leaves as they are.

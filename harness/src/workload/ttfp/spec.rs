@@ -177,7 +177,7 @@ impl TtfpSpec {
             return refuse("`more-payments-min` to `more-payments-max` is no range below 10000".into());
         }
         if let Some(name) = self.per_store.keys().find(|name| !TABLES.contains(&name.as_str())) {
-            let hint = crate::scenario::did_you_mean(name, TABLES.iter().copied());
+            let hint = crate::hint::did_you_mean(name, TABLES.iter().copied());
             return refuse(format!("`per-store` names no table {name:?}{hint}"));
         }
         if self.sync_at_end && sync != SyncPolicy::Manual {
