@@ -187,7 +187,8 @@ impl Refusal {
                 exit_code::BUDGET,
                 format!("no space left {what} {}; free some, or choose another place with --out or --dir", path.display()),
             ),
-            io::ErrorKind::PermissionDenied
+            io::ErrorKind::AlreadyExists
+            | io::ErrorKind::PermissionDenied
             | io::ErrorKind::NotFound
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::NotADirectory => Self::usage(format!(
@@ -241,6 +242,11 @@ fn run(registry: &Registry, args: &RunArgs) -> Result<u8, Refusal> {
     let filter =
         Filter { kinds: args.only.iter().map(|&k| k.into()).collect(), subjects: args.subject.clone(), sync: args.sync.clone() };
     let cells = scenario::cells(&plans, registry, &filter, args.seed).map_err(Refusal::usage)?;
+    let mut ids: Vec<&str> = cells.iter().map(|c| c.id.as_str()).collect();
+    ids.sort_unstable();
+    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Refusal::usage(format!("two cells are called {}: give the scenarios or variants names of their own", twice[0])));
+    }
     if cells.iter().all(|c| c.role == result::Role::Canary) {
         let text = "nothing to run: no cell of these scenarios matches; `harness run SCENARIO --plan` shows what there is";
         return Err(Refusal::new(exit_code::NOTHING, text));
@@ -349,6 +355,9 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
     };
     let (cell_id, number) = args.id.rsplit_once('#').and_then(|(cell, n)| Some((cell, n.parse().ok()?))).ok_or_else(unknown)?;
     let cell = results.cells.iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
+    if !cell.crash.iter().flat_map(|crash| &crash.findings).any(|f| f.id == args.id) {
+        return Err(unknown());
+    }
     let profile = Profile::from_str(&results.run.profile, true).map_err(Refusal::usage)?;
     let note = results.run.scenarios.iter().find(|s| s.name == cell.scenario);
     let source = note.map_or(&cell.scenario, |s| if s.source.is_empty() { &s.name } else { &s.source });

@@ -269,6 +269,10 @@ fn check(plan: &Plan) -> Result<(), String> {
     if plan.bench.repetitions == 0 || plan.kill.rounds == 0 {
         return Err("repetitions and rounds must be at least 1".to_owned());
     }
+    let durations = [plan.bench.seconds, plan.bench.warm_up_seconds, plan.bench.rate];
+    if durations.iter().any(|d| !d.is_finite() || *d < 0.0) {
+        return Err("seconds, warm-up-seconds and rate must not be negative".to_owned());
+    }
     Ok(())
 }
 
