@@ -245,7 +245,10 @@ fn run(registry: &Registry, args: &RunArgs) -> Result<u8, Refusal> {
     let mut ids: Vec<&str> = cells.iter().map(|c| c.id.as_str()).collect();
     ids.sort_unstable();
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Refusal::usage(format!("two cells are called {}: give the scenarios or variants names of their own", twice[0])));
+        return Err(Refusal::usage(format!(
+            "two cells are called {}: give the scenarios or variants names of their own",
+            twice[0]
+        )));
     }
     if cells.iter().all(|c| c.role == result::Role::Canary) {
         let text = "nothing to run: no cell of these scenarios matches; `harness run SCENARIO --plan` shows what there is";

@@ -406,7 +406,6 @@ fn a_killed_harness_takes_its_children_along() {
 }
 
 #[test]
-#[ignore = "a child whose parent died before it asked to die with it lives on: process/child.rs, run"]
 fn a_child_born_as_the_harness_is_killed_dies_too() {
     let long = with(TINY, "seconds = 0.02", "seconds = 60.0");
     for _ in 0..20 {
