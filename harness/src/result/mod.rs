@@ -412,6 +412,135 @@ pub struct Crash {
     /// What the losses mean in payments, where the workload has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<Money>,
+    /// Power cells: how the crash states were made and how they were judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
+    /// Error and rot cells: what became of each fault, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, FaultCounts>,
+}
+
+/// Power loss: one recorded run, crashed everywhere.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Power {
+    /// Recorded runs.
+    pub traces: u64,
+    /// File-system calls in them.
+    pub calls: u64,
+    /// Places in the traces at which the power was cut.
+    pub crash_points: u64,
+    /// Crash states that were built.
+    pub states_tried: u64,
+    /// Of these, different images of the disk.
+    pub states_distinct: u64,
+    /// Different images by how often recovery had been crashed before: the first entry is the workload's own crash.
+    pub by_depth: Vec<u64>,
+    /// States that the strategies would still have tried had the budget allowed; random ones aside, which never end.
+    pub left_out: u64,
+    /// What ended the search: `exhausted`, `count` or `time`.
+    pub ended_by: String,
+    /// Distinct images judged a second, on one thread; a timing.
+    pub states_per_second: f64,
+    /// By fault model.
+    pub by_model: BTreeMap<String, ModelCounts>,
+    /// Different images by the strategy that found them first.
+    pub by_strategy: BTreeMap<String, u64>,
+    /// How much a crash takes, measured in virtual time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+    /// Syncs whose removal changes no verdict, with the words that name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redundant_syncs: Vec<String>,
+}
+
+/// Crash states of one fault model.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ModelCounts {
+    /// Whether the contract of the cell's policy covers this model: what a lying disk takes is nobody's fault.
+    pub covered: bool,
+    /// Crash states that were built.
+    pub states_tried: u64,
+    /// Of these, different images of the disk.
+    pub states_distinct: u64,
+    /// Different images by strategy.
+    pub by_strategy: BTreeMap<String, u64>,
+    /// Judged and found right.
+    pub survived: u64,
+    /// A promised operation is missing.
+    pub lost: u64,
+    /// Something is wrong in the store.
+    pub corrupt: u64,
+    /// The store does not open.
+    pub unopenable: u64,
+    /// Opening or reading did not end in time.
+    pub hung: u64,
+    /// Promised operations that are missing, in the worst state.
+    pub lost_promised: u64,
+    /// Acknowledged operations lost: over the moments, in the worst state of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_acked: Option<Spread>,
+    /// Age of the oldest lost acknowledgement in milliseconds: over the moments, in the worst state of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_window_ms: Option<Spread>,
+    /// As `loss_window_ms`, in the best state of each moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_loss_window_ms: Option<Spread>,
+}
+
+/// A distribution in short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spread {
+    /// Median.
+    pub p50: f64,
+    /// 99 %.
+    pub p99: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// How the loss window was measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Loss {
+    /// Requests a second, at random times.
+    pub rate_per_s: f64,
+    /// What a sync takes in the simulation.
+    pub sync_latency_ns: u64,
+    /// Length of the run in virtual time.
+    pub duration_ns: u64,
+    /// Acknowledged operations in it.
+    pub acked: u64,
+    /// Crashes, uniformly over the run.
+    pub moments: u64,
+    /// What the policy promises at most, where it promises a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_ms: Option<f64>,
+    /// No bound: the loss grows with the run.
+    pub unbounded: bool,
+    /// The worst over all models that the contract covers: acknowledged operations.
+    pub worst_ops: u64,
+    /// The worst over all models that the contract covers: age of the oldest lost acknowledgement.
+    pub worst_ms: f64,
+}
+
+/// What became of one kind of fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FaultCounts {
+    /// Places at which it was tried.
+    pub cases: u64,
+    /// The store said so with an error.
+    pub reported: u64,
+    /// Nothing was missing and nothing wrong.
+    pub harmless: u64,
+    /// Only what no later sync had covered is gone, and the store said so.
+    pub cut: u64,
+    /// A promised operation is missing.
+    pub lost: u64,
+    /// Something is wrong in the store and it did not say so.
+    pub corrupt: u64,
+    /// The store does not open although it must.
+    pub unopenable: u64,
+    /// Opening or reading did not end in time.
+    pub hung: u64,
 }
 
 /// Crashes aimed at one moment.
@@ -436,6 +565,27 @@ pub struct Finding {
     pub summary: String,
     /// The command that shows it again.
     pub replay: String,
+    /// Every minimal fault model that shows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// How it comes about, as far as the harness could tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+}
+
+/// How a finding comes about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// The smallest set of effects whose loss still shows it, one line each.
+    pub lost_effects: Vec<String>,
+    /// The shortest sequence of operations that still shows it, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
+    /// The missing barrier, such as "sync directory `wal/` after call 17, before call 21".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier: Option<String>,
+    /// Whether the barrier was added to the trace and nothing was found any more.
+    pub verified: bool,
 }
 
 /// What a crash of the hub means in money.

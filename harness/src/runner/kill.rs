@@ -364,6 +364,8 @@ impl Gallery {
                 profile: format!("process killed {}", round.moment.name()),
                 summary: words,
                 replay: format!("harness replay RUN '{id}'"),
+                models: Vec::new(),
+                explanation: None,
                 id,
             });
         }

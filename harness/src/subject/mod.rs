@@ -149,10 +149,16 @@ pub trait Session: Send + Sync {
         Ok(false)
     }
 
-    /// Does what is due at this time since opening, for sessions without background threads.
-    fn maintain(&self, now: Duration) -> Result<(), SubjectError> {
+    /// Does what is due at this time since opening, for sessions without background threads, and says
+    /// when it wants to be called next; `None` for a store that has nothing to do by itself.
+    fn maintain(&self, now: Duration) -> Result<Option<Duration>, SubjectError> {
         let _ = now;
-        Ok(())
+        Ok(None)
+    }
+
+    /// What opening had to cut off or repair, in words; `None` if it took the files as they were.
+    fn repaired(&self) -> Option<String> {
+        None
     }
 
     /// The native interface for the go-persist benchmark, which measures no serialisation that the

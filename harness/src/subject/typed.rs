@@ -55,7 +55,11 @@ impl Subject for Typed {
     }
 
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
-        let options = Options { sync: site.sync, background: site.background, fs: site.fs.clone(), ..Options::default() };
+        let mut options = Options { sync: site.sync, background: site.background, fs: site.fs.clone(), ..Options::default() };
+        if !site.background {
+            // Whoever drives the store by hand has one thread, and opens it thousands of times a second.
+            (options.shards, options.auto_shrink) = (1, None);
+        }
         let store = Store::open(site.dir.join("typed.db"), options)?;
         let map = |table: &super::Table| match table.sync {
             Some(policy) => store.map_with_sync(&table.name, policy.0),
@@ -117,9 +121,13 @@ impl Session for TypedSession {
         }
     }
 
-    fn maintain(&self, now: Duration) -> Result<(), SubjectError> {
-        self.store.maintain(now)?;
-        Ok(())
+    fn maintain(&self, now: Duration) -> Result<Option<Duration>, SubjectError> {
+        Ok(Some(self.store.maintain(now)?))
+    }
+
+    fn repaired(&self) -> Option<String> {
+        let cut = self.store.stats().cut?;
+        Some(format!("cut {} bytes at offset {}: {}", cut.len, cut.offset, cut.what))
     }
 
     fn records(&self) -> Option<&dyn Records> {

@@ -267,6 +267,8 @@ fn finding(id: &str, verdict: Verdict, summary: &str) -> Finding {
         profile: "process".to_owned(),
         summary: summary.to_owned(),
         replay: format!("harness replay {id}"),
+        models: Vec::new(),
+        explanation: None,
     }
 }
 
@@ -423,6 +425,8 @@ fn hostile_names_stay_text() {
                 id: evil.to_owned(),
                 profile: evil.to_owned(),
                 replay: evil.to_owned(),
+                models: Vec::new(),
+                explanation: None,
                 ..finding("f", Verdict::Lost, evil)
             });
         }

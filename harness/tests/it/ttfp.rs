@@ -87,7 +87,7 @@ impl Session for RecordedSession {
     fn shrink(&self) -> Result<bool, SubjectError> {
         self.inner.shrink()
     }
-    fn maintain(&self, now: Duration) -> Result<(), SubjectError> {
+    fn maintain(&self, now: Duration) -> Result<Option<Duration>, SubjectError> {
         self.inner.maintain(now)
     }
     fn close(self: Box<Self>) -> Result<(), SubjectError> {
