@@ -10,6 +10,7 @@
 //! ```
 
 mod cli;
+pub mod crash;
 pub mod exit_code;
 pub mod hint;
 pub mod history;

@@ -50,6 +50,32 @@ impl MemFs {
         fs
     }
 
+    /// A file system that holds these files in these directories, and those above them. The files' bytes
+    /// are taken over, not copied.
+    pub fn with_files(dirs: impl IntoIterator<Item = PathBuf>, files: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> Self {
+        let fs = Self::new();
+        {
+            let mut names = fs.names();
+            for dir in dirs {
+                names.add_dirs(&dir);
+            }
+            for (path, bytes) in files {
+                names.files.insert(path, Arc::new(MemFile(RwLock::new(bytes))));
+            }
+        }
+        fs
+    }
+
+    /// The path of every file, sorted.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.names().files.keys().cloned().collect()
+    }
+
+    /// Every directory.
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        self.names().dirs.iter().cloned().collect()
+    }
+
     /// Every file with its bytes, lock files left out.
     pub fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let names = self.names();

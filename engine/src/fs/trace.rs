@@ -3,7 +3,7 @@
 //! Loss is not decided here: a fault model reads the trace later. Events share one counter, so begins
 //! and ends of concurrent calls, and whatever else a test notes in between, have one total order.
 
-use super::{File, Fs, LockOutcome};
+use super::{File, Fs, LockOutcome, MemFs};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,14 @@ pub enum FsOp {
     },
 }
 
+impl FsOp {
+    /// Whether it changes names, bytes or sizes, rather than only their durability.
+    pub fn changes(&self) -> bool {
+        use FsOp::{Create, CreateDir, Remove, Rename, SetLen, Write};
+        matches!(self, Create { .. } | CreateDir { .. } | Remove { .. } | Rename { .. } | SetLen { .. } | Write { .. })
+    }
+}
+
 /// One entry of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
@@ -87,6 +95,23 @@ impl Recorder {
     /// Everything recorded so far.
     pub fn entries(&self) -> Vec<Recorded> {
         self.state().entries.clone()
+    }
+
+    /// How many syncs there are among the entries from `from` on, and how many entries there are.
+    pub fn syncs_since(&self, from: usize) -> (u64, usize) {
+        let state = self.state();
+        let is_sync = |e: &&Recorded| matches!(e.op, FsOp::SyncData { .. } | FsOp::SyncAll { .. } | FsOp::SyncDir { .. });
+        (state.entries[from..].iter().filter(is_sync).count() as u64, state.entries.len())
+    }
+
+    /// Gives files that exist already their numbers, counted up in this order.
+    fn know<'p>(&self, paths: impl IntoIterator<Item = &'p PathBuf>) {
+        let mut state = self.state();
+        for path in paths {
+            let inode = state.next_inode;
+            state.next_inode += 1;
+            state.inodes.push((path.clone(), inode));
+        }
     }
 
     /// Puts a note of the test into the total order.
@@ -167,6 +192,13 @@ impl TraceFs {
     /// Records the calls made through it and passes them on to `inner`.
     pub fn new(inner: Arc<dyn Fs>) -> Self {
         Self { inner, recorder: Recorder::default() }
+    }
+
+    /// A traced file system over one in memory, whose files are numbered in the order of their paths.
+    pub fn over(files: &MemFs) -> Self {
+        let fs = Self::new(Arc::new(files.clone()));
+        fs.recorder.know(&files.paths());
+        fs
     }
 
     /// The record.

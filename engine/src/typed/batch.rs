@@ -88,7 +88,7 @@ impl Batch {
     /// Commits with the durability asked for; a batch is never buffered, so `Async` means `Write`.
     pub fn commit_at(self, level: Durability) -> Result<()> {
         if self.changes.is_empty() {
-            return Ok(());
+            return self.core.settle(self.core.log.written_through(), level);
         }
         let mut body = format!("{}\n", self.changes.len()).into_bytes();
         body.extend_from_slice(&self.lines);

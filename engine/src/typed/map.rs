@@ -171,7 +171,8 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
         Ok(self.map.table.write(place.shard).remove_buffered(place))
     }
 
-    /// Removes a key; whether it was there. If it was not, nothing is written. Durable as [`Map::set`].
+    /// Removes a key; whether it was there. If it was not, nothing is written, and what made it so is as
+    /// durable as [`Map::set`] is.
     pub fn delete(&self, key: &str) -> Result<bool> {
         self.delete_at(key, Durability::Write)
     }
@@ -218,9 +219,10 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
             (change, answer, value.is_none(), shard.is_gone(key))
         };
         let position = match change {
-            Change::Keep => return Ok(answer),
+            // Nothing to write; but what this call saw, and all before it, it vouches for as any other does.
+            Change::Keep => self.core.log.written_through(),
             // A delete of an absent key says nothing new, unless the log still holds the key.
-            Change::Delete if absent && (level == Durability::Async || !gone) => return Ok(answer),
+            Change::Delete if absent && (level == Durability::Async || !gone) => self.core.log.written_through(),
             Change::Set(value) if level == Durability::Async => {
                 self.core.log.check()?;
                 table.write(place.shard).put_buffered(place, value);

@@ -6,6 +6,7 @@
 
 use crate::measure::clock::boot_ns;
 use memmap2::{MmapOptions, MmapRaw};
+use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
@@ -20,7 +21,7 @@ pub struct History {
 }
 
 /// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Acknowledged at this time.
     Acked(u64),
@@ -31,12 +32,19 @@ pub enum Outcome {
 }
 
 /// A call that began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// When, on the monotonic clock.
     pub begin: u64,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl Slot {
+    /// When it was acknowledged, if that was before the moment `until`.
+    pub fn acked_by(&self, until: u64) -> Option<u64> {
+        if let Outcome::Acked(at) = self.outcome { Some(at).filter(|at| *at < until) } else { None }
+    }
 }
 
 /// A moment that a kill can be aimed at.

@@ -5,34 +5,37 @@
 //! newest promised one. Values say which write they are, so versions can be told apart, except that
 //! all deletes look alike; what cannot be told for certain is never held against the store.
 
-use crate::history::{Outcome, Slot};
+use crate::history::Slot;
 use crate::result::Verdict;
-use crate::subject::{Contents, Promise};
+use crate::subject::Contents;
 use crate::workload::stream::OwnedChange;
 use engine::Durability;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A write that a client began.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Written {
     /// Its changes; one, or a batch.
     pub changes: Vec<OwnedChange>,
     /// The durability asked for.
+    #[serde(with = "level_name")]
     pub level: Durability,
     /// When it began and how it ended.
     pub slot: Slot,
 }
 
-/// What was promised, and against which crash it is held.
-pub struct Contract<'a> {
-    /// The crash: what survives [`Promise::Process`] is held against a kill.
-    pub crash: Promise,
-    /// What an acknowledged write of a level survives.
-    pub promise: &'a dyn Fn(Durability) -> Promise,
-    /// Whether unpromised writes may be missing only from the end.
-    pub prefix: bool,
-    /// When the crash was, on the history's clock.
-    pub crashed_at: u64,
+/// A level by its name in scenario files.
+mod level_name {
+    use super::{Deserialize, Durability, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(level: &Durability, to: S) -> Result<S::Ok, S::Error> {
+        level.to_string().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Durability, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// What the oracle found.
@@ -46,8 +49,8 @@ pub struct Judgement {
     pub lost_promised: u64,
     /// Acknowledged writes that are missing, promised or not.
     pub lost_acked: u64,
-    /// Longest time between the acknowledgement of a missing write and the crash.
-    pub loss_window_ns: u64,
+    /// When the oldest missing write was acknowledged.
+    pub oldest_lost: Option<u64>,
     /// What is there but should not be, or torn apart; one sentence each.
     pub wrong: Vec<String>,
     /// For each client, for each of its writes: whether it is certainly missing.
@@ -81,77 +84,104 @@ struct Shown {
     high: usize,
 }
 
-/// Judges the recovered `contents` of a store that had `base` before the clients made their `writes`.
-pub fn judge(base: &Contents, writes: &[Vec<Written>], contents: &Contents, contract: &Contract<'_>) -> Judgement {
-    let mut judgement = Judgement { missing: writes.iter().map(|w| vec![false; w.len()]).collect(), ..Judgement::default() };
-    let versions = versions(base, writes, contents);
-    // The newest version of each key that a write must be compared with.
-    let mut shown: BTreeMap<(usize, &str), Shown> = BTreeMap::new();
-    for (&(table, key), list) in &versions {
-        let found = contents.get(table).and_then(|t| t.get(key)).map(String::as_str);
-        let is_promised = |v: &Version<'_>| v.write.is_some_and(|(c, w)| promised(&writes[c][w], contract));
-        let newest_promised = list.iter().rposition(is_promised).unwrap_or(0);
-        let matching: Vec<usize> = (0..list.len()).filter(|&i| list[i].value == found).collect();
-        match (matching.iter().find(|&&i| i >= newest_promised), matching.last()) {
-            (Some(&low), Some(&high)) => {
-                shown.insert((table, key), Shown { low, high });
-            }
-            // Older than promised: counted below, write by write.
-            (None, Some(&high)) => {
-                shown.insert((table, key), Shown { low: high, high });
-            }
-            _ => judgement.wrong.push(phantom(table, key, found)),
-        }
-    }
-    let mut visible_until = 0;
-    let mut states = Vec::new();
-    for (c, client) in writes.iter().enumerate() {
-        for (w, write) in client.iter().enumerate() {
-            let state = visibility((c, w), write, &versions, &shown);
-            if state.torn() {
-                judgement.wrong.push(format!("a batch of {} changes is there in part: {}", write.changes.len(), describe(write)));
-            }
-            if state.surely_there {
-                visible_until = visible_until.max(write.slot.begin);
-            }
-            states.push(((c, w), state));
-        }
-    }
-    for ((c, w), state) in states {
-        let write = &writes[c][w];
-        let Outcome::Acked(at) = write.slot.outcome else { continue };
-        judgement.acked += 1;
-        let is_promised = promised(write, contract);
-        judgement.promised += u64::from(is_promised);
-        if !state.surely_missing {
-            continue;
-        }
-        judgement.missing[c][w] = true;
-        judgement.lost_acked += 1;
-        judgement.lost_promised += u64::from(is_promised);
-        judgement.loss_window_ns = judgement.loss_window_ns.max(contract.crashed_at.saturating_sub(at));
-        if contract.prefix && !is_promised && write.level != Durability::Async && at < visible_until {
-            judgement.wrong.push(format!("a write is missing although a later one is there: {}", describe(write)));
-        }
-    }
-    judgement
-}
-
-fn promised(write: &Written, contract: &Contract<'_>) -> bool {
-    matches!(write.slot.outcome, Outcome::Acked(_)) && (contract.promise)(write.level) >= contract.crash
-}
-
-/// All versions of every key that was there before, was written, or is there now.
-fn versions<'a>(
-    base: &'a Contents,
+/// The judge of one history. Made once, asked once for each recovered store.
+pub struct Judge<'a> {
     writes: &'a [Vec<Written>],
-    contents: &'a Contents,
-) -> BTreeMap<(usize, &'a str), Vec<Version<'a>>> {
+    promised_from: &'a [Vec<Option<u64>>],
+    keeps_prefix: bool,
+    /// The versions of every key that was there before or was written.
+    versions: BTreeMap<(usize, &'a str), Vec<Version<'a>>>,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge of stores that had `base` before the clients made their `writes`. A write is promised from
+    /// the moment that `promised_from` gives for it; other acknowledged writes may be missing, if
+    /// `keeps_prefix` only from the end.
+    pub fn new(
+        base: &'a Contents,
+        writes: &'a [Vec<Written>],
+        promised_from: &'a [Vec<Option<u64>>],
+        keeps_prefix: bool,
+    ) -> Self {
+        Self { writes, promised_from, keeps_prefix, versions: versions(base, writes) }
+    }
+
+    /// Judges what was recovered from a crash at the moment `until`: what began later never happened, what
+    /// ended later was in flight.
+    pub fn judge(&self, contents: &Contents, until: u64) -> Judgement {
+        let writes = self.writes;
+        let mut judgement = Judgement { missing: writes.iter().map(|w| vec![false; w.len()]).collect(), ..Judgement::default() };
+        for (table, keys) in contents.iter().enumerate() {
+            for (key, value) in keys {
+                if !self.versions.contains_key(&(table, key.as_str())) {
+                    judgement.wrong.push(phantom(table, key, Some(value)));
+                }
+            }
+        }
+        // The newest version of each key that a write must be compared with.
+        let mut shown: BTreeMap<(usize, &str), Shown> = BTreeMap::new();
+        for (&(table, key), list) in &self.versions {
+            let begun = list.partition_point(|v| v.write.is_none_or(|(c, w)| writes[c][w].slot.begin < until));
+            let list = &list[..begun];
+            let found = contents.get(table).and_then(|t| t.get(key)).map(String::as_str);
+            let is_promised = |v: &Version<'_>| v.write.is_some_and(|id| self.is_promised(id, until));
+            let newest_promised = list.iter().rposition(is_promised).unwrap_or(0);
+            let mut matching = (0..list.len()).filter(|&i| list[i].value == found);
+            let low = matching.clone().find(|&i| i >= newest_promised);
+            match (low, matching.next_back()) {
+                (Some(low), Some(high)) => drop(shown.insert((table, key), Shown { low, high })),
+                // Older than promised: counted below, write by write.
+                (None, Some(high)) => drop(shown.insert((table, key), Shown { low: high, high })),
+                _ => judgement.wrong.push(phantom(table, key, found)),
+            }
+        }
+        let mut visible_until = 0;
+        let mut states = Vec::new();
+        for (c, client) in writes.iter().enumerate() {
+            for (w, write) in client.iter().enumerate().take_while(|(_, write)| write.slot.begin < until) {
+                let state = visibility((c, w), write, &self.versions, &shown);
+                if state.torn() {
+                    let changes = write.changes.len();
+                    judgement.wrong.push(format!("a batch of {changes} changes is there in part: {}", describe(write)));
+                }
+                if state.surely_there {
+                    visible_until = visible_until.max(write.slot.begin);
+                }
+                states.push(((c, w), state));
+            }
+        }
+        for ((c, w), state) in states {
+            let write = &writes[c][w];
+            let Some(at) = write.slot.acked_by(until) else { continue };
+            judgement.acked += 1;
+            let is_promised = self.is_promised((c, w), until);
+            judgement.promised += u64::from(is_promised);
+            if !state.surely_missing {
+                continue;
+            }
+            judgement.missing[c][w] = true;
+            judgement.lost_acked += 1;
+            judgement.lost_promised += u64::from(is_promised);
+            judgement.oldest_lost = Some(judgement.oldest_lost.map_or(at, |oldest| oldest.min(at)));
+            if self.keeps_prefix && !is_promised && write.level != Durability::Async && at < visible_until {
+                judgement.wrong.push(format!("a write is missing although a later one is there: {}", describe(write)));
+            }
+        }
+        judgement
+    }
+
+    fn is_promised(&self, (client, write): (usize, usize), until: u64) -> bool {
+        self.promised_from[client][write].is_some_and(|from| from < until)
+    }
+}
+
+/// All versions of every key that was there before or was written.
+fn versions<'a>(base: &'a Contents, writes: &'a [Vec<Written>]) -> BTreeMap<(usize, &'a str), Vec<Version<'a>>> {
     let mut versions: BTreeMap<(usize, &str), Vec<Version<'_>>> = BTreeMap::new();
-    let keys = |c: &'a Contents| c.iter().enumerate().flat_map(|(t, keys)| keys.keys().map(move |key| (t, key.as_str())));
-    for place @ (table, key) in keys(base).chain(keys(contents)) {
-        let value = base.get(table).and_then(|t| t.get(key)).map(String::as_str);
-        versions.entry(place).or_insert_with(|| vec![Version { write: None, value }]);
+    for (table, keys) in base.iter().enumerate() {
+        for (key, value) in keys {
+            versions.insert((table, key.as_str()), vec![Version { write: None, value: Some(value) }]);
+        }
     }
     for (c, client) in writes.iter().enumerate() {
         for (w, write) in client.iter().enumerate() {
@@ -222,6 +252,9 @@ fn describe(write: &Written) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Outcome;
+    use crate::oracle::contract::{Promises, promised_from};
+    use crate::subject::Promise;
 
     fn write(changes: &[(&str, Option<&str>)], outcome: Outcome, begin: u64) -> Written {
         let change =
@@ -234,8 +267,10 @@ mod tests {
     }
 
     fn check(base: &[(&str, &str)], writes: Vec<Written>, found: &[(&str, &str)], promise: Promise) -> Judgement {
-        let contract = Contract { crash: Promise::Process, promise: &|_| promise, prefix: true, crashed_at: 1_000 };
-        judge(&contents(base), &[writes], &contents(found), &contract)
+        let writes = [writes];
+        let promises = Promises { crash: Promise::Process, of: &|_| promise, keeps_prefix: true, syncs: &[] };
+        let from = promised_from(&writes, &promises);
+        Judge::new(&contents(base), &writes, &from, true).judge(&contents(found), 1_000)
     }
 
     #[test]
@@ -244,7 +279,7 @@ mod tests {
             || vec![write(&[("a", Some("1"))], Outcome::Acked(10), 5), write(&[("a", Some("2"))], Outcome::Acked(20), 15)];
         assert_eq!(check(&[], writes(), &[("a", "2")], Promise::Process).verdict(), Verdict::Survived);
         let stale = check(&[], writes(), &[("a", "1")], Promise::Process);
-        assert_eq!((stale.verdict(), stale.lost_promised, stale.loss_window_ns), (Verdict::Lost, 1, 980));
+        assert_eq!((stale.verdict(), stale.lost_promised, stale.oldest_lost), (Verdict::Lost, 1, Some(20)));
         let gone = check(&[], writes(), &[], Promise::Process);
         assert_eq!((gone.verdict(), gone.lost_promised), (Verdict::Lost, 2));
     }
@@ -265,6 +300,19 @@ mod tests {
         assert_eq!(j.verdict(), Verdict::Corrupt);
         assert_eq!(check(&[], vec![], &[("ghost", "x")], Promise::None).verdict(), Verdict::Corrupt);
         assert_eq!(check(&[("a", "0")], vec![], &[], Promise::None).verdict(), Verdict::Corrupt);
+    }
+
+    #[test]
+    fn what_comes_after_the_crash_never_happened() {
+        let writes = [vec![write(&[("a", Some("1"))], Outcome::Acked(9), 5), write(&[("a", Some("2"))], Outcome::Acked(19), 15)]];
+        let from = vec![vec![Some(9), Some(19)]];
+        let base = contents(&[]);
+        let judge = Judge::new(&base, &writes, &from, true);
+        assert_eq!(judge.judge(&contents(&[("a", "1")]), 15).verdict(), Verdict::Survived);
+        assert_eq!(judge.judge(&contents(&[("a", "2")]), 15).verdict(), Verdict::Corrupt);
+        assert_eq!(judge.judge(&contents(&[("a", "1")]), 19).verdict(), Verdict::Survived, "in flight");
+        assert_eq!(judge.judge(&contents(&[("a", "1")]), 20).verdict(), Verdict::Lost);
+        assert_eq!(judge.judge(&contents(&[]), 9).verdict(), Verdict::Survived, "in flight");
     }
 
     #[test]

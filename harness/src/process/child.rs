@@ -7,7 +7,7 @@
 use super::probe::{Aim, ProbeFs};
 use crate::history::{History, Moment};
 use crate::measure::clock::Clock;
-use crate::subject::{Change, Contents, Registry, Session, Site, SubjectError, SyncPolicyText};
+use crate::subject::{Change, Contents, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
 use crate::workload::Workload;
 use crate::workload::stream::{Action, Call};
 use engine::Durability;
@@ -42,8 +42,10 @@ pub struct StoreSpec {
     pub sync: SyncPolicyText,
     /// Durability level of workloads that do not choose it themselves.
     pub level: String,
-    /// The workload, for its tables and its calls.
+    /// The workload, for its calls.
     pub workload: Workload,
+    /// Its tables, with their policies.
+    pub tables: Vec<Table>,
     /// The store's directory.
     pub dir: PathBuf,
 }
@@ -96,8 +98,7 @@ impl StoreSpec {
     /// Opens the store through `fs`.
     pub fn open(&self, registry: &Registry, fs: Arc<dyn Fs>) -> Result<Box<dyn Session>, SubjectError> {
         let subject = registry.get(&self.subject).map_err(|e| SubjectError::Store(e.to_string()))?;
-        let tables = self.workload.tables();
-        subject.open(&Site { dir: &self.dir, fs, sync: self.sync.0, tables: &tables, background: true })
+        subject.open(&Site { dir: &self.dir, fs, sync: self.sync.0, tables: &self.tables, background: true })
     }
 }
 

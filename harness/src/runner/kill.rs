@@ -5,7 +5,8 @@ use crate::exit_code;
 use crate::history::{History, Moment};
 use crate::measure::clock::{Clock, boot_ns};
 use crate::measure::histogram::Latencies;
-use crate::oracle::kv::{Contract, Judgement, Written, judge};
+use crate::oracle::contract::{Promises, promised_from};
+use crate::oracle::kv::{Judge, Judgement, Written};
 use crate::process::child::{Dump, DumpTask, StoreSpec, Task, WriteTask};
 use crate::process::supervisor::{Ended, start};
 use crate::result::{Crash, Finding, Money, Role, Verdict};
@@ -150,6 +151,8 @@ struct Round {
     moment: Moment,
     dump: Result<Dump, Verdict>,
     judgement: Judgement,
+    /// Age of the oldest lost acknowledgement at the kill.
+    window_ns: u64,
     money: Option<Money>,
     /// The child ended by itself before it was killed.
     early: Option<String>,
@@ -161,6 +164,7 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
         sync: cell.sync,
         level: cell.level.clone(),
         workload: cell.plan.workload.clone(),
+        tables: cell.plan.tables(),
         dir: work.join("store"),
     };
     let mut rng = rng(cell.seed, &[shot.number]);
@@ -219,14 +223,17 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
     let mut judgement = Judgement::default();
     let mut money = None;
     if let Ok(Dump { contents: Ok(contents), .. }) = &dump {
-        let promise = |level| subject.promise(cell.sync.0, level);
-        let contract = Contract { crash: Promise::Process, promise: &promise, prefix: subject.keeps_prefix(), crashed_at };
-        judgement = judge(base, &writes, contents, &contract);
+        let keeps_prefix = subject.keeps_prefix();
+        let of = |write: &Written| subject.promise(cell.sync.0, write.level);
+        let from = promised_from(&writes, &Promises { crash: Promise::Process, of: &of, keeps_prefix, syncs: &[] });
+        // The history ends with the process: whatever stands in it happened before the crash.
+        judgement = Judge::new(base, &writes, &from, keeps_prefix).judge(contents, u64::MAX);
         if let Workload::Hub(_) = cell.plan.workload {
             money = Some(count_money(&writes, &meanings, &judgement, contents));
         }
     }
-    Ok(Round { moment, dump, judgement, money, early })
+    let window_ns = judgement.oldest_lost.map_or(0, |at| crashed_at.saturating_sub(at));
+    Ok(Round { moment, dump, judgement, window_ns, money, early })
 }
 
 /// Sleeping is too coarse inside a system call of another process.
@@ -329,7 +336,7 @@ impl Gallery {
         crash.lost_promised += judgement.lost_promised;
         crash.lost_acked += judgement.lost_acked;
         crash.lost_acked_max = crash.lost_acked_max.max(judgement.lost_acked);
-        crash.loss_window_ms_max = crash.loss_window_ms_max.max(judgement.loss_window_ns as f64 / 1e6);
+        crash.loss_window_ms_max = crash.loss_window_ms_max.max(round.window_ns as f64 / 1e6);
         self.idle += u64::from(judgement.acked == 0);
         let (verdict, words) = match &round.dump {
             Err(verdict) => (*verdict, "reading the store did not end or ended in a panic".to_owned()),

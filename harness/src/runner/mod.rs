@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod kill;
+pub mod power;
 
 use crate::exit_code;
 use crate::measure::clock::Clock;
@@ -92,6 +93,7 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
         let cells = match batch[0].kind {
             CellKind::Bench => bench_batch(batch, registry, work.path(), job, progress)?,
             CellKind::Kill => vec![kill_cell(&batch[0], registry, work.path(), job, progress)?],
+            CellKind::Power => vec![power_cell(&batch[0], registry, job, progress)?],
             kind => batch
                 .iter()
                 .map(|c| {
@@ -177,6 +179,7 @@ fn bench_repetition(cell: &CellPlan, repetition: u64, work: &Path) -> io::Result
             sync: cell.sync,
             level: cell.level.clone(),
             workload: cell.plan.workload.clone(),
+            tables: cell.plan.tables(),
             dir: dir.join("store"),
         },
         plan: cell.plan.bench.clone(),
@@ -215,6 +218,17 @@ fn kill_cell(cell: &CellPlan, registry: &Registry, work: &Path, job: &Job, progr
     if verdict == Verdict::HarnessBroken {
         result.reason = Some("no kill met an acknowledged write: the cell proves nothing".to_owned());
     }
+    result.crash = Some(crash);
+    Ok(result)
+}
+
+fn power_cell(cell: &CellPlan, registry: &Registry, job: &Job, progress: &dyn Progress) -> io::Result<Cell> {
+    let subject = registry.get(&cell.subject).map_err(io::Error::other)?;
+    progress.begin(cell, cell_steps(cell));
+    let mut go_on = || job.stop.load(Ordering::Relaxed) == 0;
+    let (crash, verdict, reason) = power::run(cell, &*subject, &job.out.join("traces"), &mut go_on)?;
+    progress.step();
+    let mut result = blank(cell, registry, verdict, reason);
     result.crash = Some(crash);
     Ok(result)
 }

@@ -4,24 +4,27 @@
 //! overrides the file, and `[profile.NAME]` overrides both. Merging happens on tables, before anything
 //! is checked; the merged result knows every key, so a misspelt one is an error wherever it stood.
 
+use crate::crash::{MODELS, Model};
 use crate::hint::did_you_mean;
 use crate::result::CellKind;
-use crate::subject::SyncPolicyText;
+use crate::subject::{SyncPolicyText, Table as StoreTable};
 use crate::workload::Workload;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 7] = [
+const BUILTIN: [(&str, &str); 8] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
     ("commit", include_str!("../../../scenarios/commit.toml")),
     ("go-persist", include_str!("../../../scenarios/go-persist.toml")),
     ("ttfp", include_str!("../../../scenarios/ttfp.toml")),
+    ("power", include_str!("../../../scenarios/power.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
 ];
 
@@ -76,12 +79,29 @@ pub struct Plan {
     /// How it is killed.
     #[serde(default)]
     pub kill: KillPlan,
+    /// How its power is cut.
+    #[serde(default)]
+    pub power: PowerPlan,
+    /// Sync policies of single tables, for stores that can.
+    #[serde(default)]
+    pub table_sync: BTreeMap<String, SyncPolicyText>,
     /// What this scenario says nothing about, in sentences.
     #[serde(default)]
     pub not_tested: Vec<String>,
     /// Where it was read from: a built-in name or a path.
     #[serde(skip)]
     pub source: String,
+}
+
+impl Plan {
+    /// The workload's tables, with their policies.
+    pub fn tables(&self) -> Vec<StoreTable> {
+        let mut tables = self.workload.tables();
+        for table in &mut tables {
+            table.sync = self.table_sync.get(&table.name).copied();
+        }
+        tables
+    }
 }
 
 /// How a workload is measured.
@@ -125,6 +145,82 @@ pub struct KillPlan {
 impl Default for KillPlan {
     fn default() -> Self {
         Self { random: 10, aimed: 2, rounds: 5, window_ms: 25, timeout_ms: 30_000 }
+    }
+}
+
+/// How a workload's power is cut: what is recorded, and how many of its crash states are judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PowerPlan {
+    /// Recorded runs, each with a seed of its own.
+    pub traces: u64,
+    /// Calls of the workload in one of them.
+    pub calls: u64,
+    /// Crash states to try in one of them.
+    pub states: u64,
+    /// Time budget of the cell; 0 for none. It makes a result depend on the machine, and is said if it ends a search.
+    pub seconds: f64,
+    /// How often a recovery is crashed again.
+    pub depth: u64,
+    /// Random states at each crash point.
+    pub random: u64,
+    /// Fault models by name; empty for all.
+    pub models: Vec<String>,
+    /// Whether clients run free, each in a thread of its own; else the seed interleaves them.
+    pub threads: bool,
+    /// A shrink after so many calls; 0 for none.
+    pub shrink_every: u64,
+    /// A sync of the whole store after so many calls; 0 for none.
+    pub sync_every: u64,
+    /// A close and a new opening after so many calls; 0 for none.
+    pub reopen_every: u64,
+    /// Calls a second in virtual time, at random moments.
+    pub rate: f64,
+    /// What a sync takes in virtual time, in microseconds.
+    pub sync_latency_us: u64,
+    /// Files that are there before the store is opened for the first time.
+    pub files: BTreeMap<String, String>,
+    /// How much a crash takes.
+    pub loss: LossPlan,
+}
+
+impl Default for PowerPlan {
+    fn default() -> Self {
+        Self {
+            traces: 1,
+            calls: 100,
+            states: 5_000,
+            seconds: 0.0,
+            depth: 2,
+            random: 20,
+            models: Vec::new(),
+            threads: false,
+            shrink_every: 0,
+            sync_every: 0,
+            reopen_every: 0,
+            rate: 20.0,
+            sync_latency_us: 1_000,
+            files: BTreeMap::new(),
+            loss: LossPlan::default(),
+        }
+    }
+}
+
+/// How the loss window is measured: crashes at uniform moments of a longer run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct LossPlan {
+    /// Crashes; 0 for not measuring it.
+    pub moments: u64,
+    /// Length of the run in virtual time; at least ten intervals are run whatever stands here.
+    pub seconds: f64,
+    /// Calls a second.
+    pub rate: f64,
+}
+
+impl Default for LossPlan {
+    fn default() -> Self {
+        Self { moments: 0, seconds: 12.0, rate: 50.0 }
     }
 }
 
@@ -266,12 +362,39 @@ fn check(plan: &Plan) -> Result<(), String> {
     if plan.kinds.contains(&CellKind::Kill) && plan.workload.stream(engine::Durability::Write, 0, 0, 0).is_none() {
         return Err("a workload of this kind can be measured but not killed: take \"kill\" out of kinds".to_owned());
     }
+    let crashes = [CellKind::Power, CellKind::Error, CellKind::Rot];
+    if plan.kinds.iter().any(|k| crashes.contains(k)) && plan.workload.stream(engine::Durability::Write, 0, 0, 0).is_none() {
+        return Err("a workload of this kind can be measured but not crashed: leave power, error and rot out of kinds".to_owned());
+    }
+    if let Workload::Script(script) = &plan.workload {
+        script.check()?;
+    }
+    for name in &plan.power.models {
+        if Model::named(name).is_none() {
+            let hint = did_you_mean(name, MODELS.iter().map(|m| m.name));
+            return Err(format!("unknown fault model {name:?}{hint}"));
+        }
+    }
+    if plan.power.traces == 0 || plan.power.calls == 0 {
+        return Err("power.traces and power.calls must be at least 1".to_owned());
+    }
+    let known: Vec<String> = plan.workload.tables().into_iter().map(|t| t.name).collect();
+    for table in plan.table_sync.keys() {
+        if !known.contains(table) {
+            let hint = did_you_mean(table, known.iter().map(String::as_str));
+            return Err(format!("table-sync names no table of this workload: {table:?}{hint}"));
+        }
+    }
     if plan.bench.repetitions == 0 || plan.kill.rounds == 0 {
         return Err("repetitions and rounds must be at least 1".to_owned());
     }
-    let durations = [plan.bench.seconds, plan.bench.warm_up_seconds, plan.bench.rate];
+    let durations =
+        [plan.bench.seconds, plan.bench.warm_up_seconds, plan.bench.rate, plan.power.seconds, plan.power.loss.seconds];
     if durations.iter().any(|d| !d.is_finite() || *d < 0.0) {
         return Err("seconds, warm-up-seconds and rate must not be negative".to_owned());
+    }
+    if [plan.power.rate, plan.power.loss.rate].iter().any(|r| !r.is_finite() || *r <= 0.0) {
+        return Err("power.rate and power.loss.rate must be more than 0".to_owned());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod load;
 pub mod mixed;
 pub mod outcome;
 pub mod random;
+pub mod script;
 pub mod stream;
 pub mod ttfp;
 
@@ -31,12 +32,15 @@ pub enum Workload {
     Load(load::Load),
     /// Time to first payment.
     Ttfp(ttfp::TtfpSpec),
+    /// Calls written down one by one.
+    Script(script::Script),
 }
 
 impl Workload {
     /// The tables it uses.
     pub fn tables(&self) -> Vec<Table> {
         let names: &[&str] = match self {
+            Workload::Script(spec) => return spec.tables(),
             Workload::Mixed(_) => &mixed::TABLES,
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
@@ -56,6 +60,7 @@ impl Workload {
             Workload::Commit(spec) => spec.clients.max(1),
             Workload::GoPersist(spec) => spec.threads.max(1),
             Workload::Load(_) => 1,
+            Workload::Script(spec) => spec.clients(),
             Workload::Ttfp(spec) => u64::from(spec.hubs + spec.payers + spec.payees),
         }
     }
@@ -66,6 +71,7 @@ impl Workload {
             Workload::Mixed(spec) => Some(mixed::stream(spec, seed, round, client)),
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
             Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
+            Workload::Script(spec) => Some(script::stream(spec, client)),
             Workload::GoPersist(_) | Workload::Load(_) | Workload::Ttfp(_) => None,
         }
     }

@@ -6,6 +6,7 @@
 use super::random::Rng;
 use engine::Durability;
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 /// One call of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +41,15 @@ pub enum Action {
 }
 
 /// A change that owns its strings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OwnedChange {
     /// The table.
     pub table: usize,
     /// The key.
     pub key: String,
     /// The new value; `None` deletes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
 

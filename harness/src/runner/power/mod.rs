@@ -1,0 +1,190 @@
+//! `power` cells: a run is recorded once and crashed everywhere.
+//!
+//! **Invariant:** one thread, virtual time, seeded choices: with a count budget the same seed gives the same
+//! result, but for the timing `states_per_second`.
+
+pub mod campaign;
+pub mod record;
+pub mod recover;
+
+use crate::crash::{Layout, MODELS, Model, View};
+use crate::measure::clock::Clock;
+use crate::result::{Crash, Finding, Power, Role, Verdict};
+use crate::scenario::CellPlan;
+use crate::subject::{Subject, SubjectError};
+use crate::workload::random::mix;
+use campaign::{Budget, Campaign, Floors, Hit, Tally};
+use record::{Opener, Pace, Recording, files, record, steps};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Findings kept in the result; the counts cover all.
+const FINDINGS: usize = 12;
+
+/// Everything it takes to see a finding again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The finding's id.
+    pub id: String,
+    /// Number of the recorded run within the cell.
+    pub run: u64,
+    /// The recorded run.
+    pub recording: Recording,
+    /// The fault model it was found under.
+    pub model: String,
+    /// The crash falls right before this position of the trace.
+    pub at: u64,
+    /// What survives it.
+    pub state: crate::crash::State,
+    /// The crashes of recoveries that follow.
+    pub nested: Vec<campaign::Nested>,
+}
+
+/// Records the cell's runs and crashes them. Findings leave their traces below `evidence`. `go_on` is asked
+/// now and then whether to continue.
+pub fn run(
+    cell: &CellPlan,
+    subject: &dyn Subject,
+    evidence: &Path,
+    go_on: &mut dyn FnMut() -> bool,
+) -> io::Result<(Crash, Verdict, Option<String>)> {
+    let tables = cell.plan.tables();
+    let opener = Opener { subject, cell, tables: &tables };
+    let models = models(cell);
+    let plan = &cell.plan.power;
+    let clock = Clock::start();
+    let mut tally = Tally::default();
+    let mut crash = Crash::default();
+    let mut power = Power::default();
+    for number in 0..plan.traces {
+        let recording = match take(&opener, number) {
+            Ok(recording) => recording,
+            Err(e) => return Ok((crash, Verdict::NotMeasured, Some(format!("the store does not run in memory: {e}")))),
+        };
+        if let Some(error) = &recording.error {
+            return Ok((
+                crash,
+                Verdict::HarnessBroken,
+                Some(format!("a call failed although nothing was made to fail: {error}")),
+            ));
+        }
+        power.traces += 1;
+        power.calls += recording.trace.calls.len() as u64;
+        let layout = Layout::new(&recording.trace);
+        let floors = Floors::new(&opener, &recording);
+        let budget = Budget {
+            states: plan.states,
+            until_ns: (plan.seconds * 1e9) as u64,
+            depth: plan.depth,
+            random: plan.random,
+            findings: if cell.role == Role::Canary { 1 } else { FINDINGS },
+        };
+        let mut campaign = Campaign::new(&opener, &recording, &floors, &layout, &models, mix(cell.seed, &[number]), budget);
+        campaign.run(&mut tally, clock, &mut *go_on);
+        let end = campaign.at_the_end();
+        crash.acked += end.0;
+        crash.promised += end.1;
+        let hits = std::mem::take(&mut campaign.hits);
+        for hit in hits {
+            if crash.findings.len() >= FINDINGS {
+                break;
+            }
+            let finding = report(cell, number, &recording, &layout, &hit, crash.findings.len(), evidence)?;
+            crash.findings.push(finding);
+        }
+        if !crash.findings.is_empty() || !go_on() {
+            break;
+        }
+    }
+    power.crash_points = tally.crash_points;
+    power.states_tried = tally.tried;
+    power.states_distinct = tally.distinct();
+    power.by_depth = tally.by_depth.clone();
+    power.left_out = tally.left_out;
+    power.ended_by = tally.ended_by.to_owned();
+    let opened: u64 = tally.by_depth.iter().sum();
+    power.states_per_second = opened as f64 / (tally.judged_ns.max(1) as f64 / 1e9);
+    power.by_strategy = tally.by_strategy.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+    crash.cases = tally.tried;
+    for (name, model) in tally.by_model {
+        let mut counts = model.counts;
+        counts.covered = Model::named(name).is_some_and(Model::is_covered);
+        if counts.covered {
+            crash.corrupt += counts.corrupt;
+            crash.unopenable += counts.unopenable;
+            crash.hung += counts.hung;
+            crash.lost_promised = crash.lost_promised.max(counts.lost_promised);
+        }
+        power.by_model.insert(name.to_owned(), counts);
+    }
+    let worst = crash.findings.iter().map(|f| f.verdict).max().unwrap_or(Verdict::Survived);
+    crash.power = Some(power);
+    if worst == Verdict::Survived && crash.acked == 0 {
+        return Ok((crash, Verdict::HarnessBroken, Some("no write was acknowledged: the cell proves nothing".to_owned())));
+    }
+    let whole = go_on();
+    Ok((crash, if whole || worst != Verdict::Survived { worst } else { Verdict::NotMeasured }, None))
+}
+
+/// The models a cell is tried under.
+fn models(cell: &CellPlan) -> Vec<&'static Model> {
+    let named = &cell.plan.power.models;
+    MODELS.iter().filter(|m| named.is_empty() || named.iter().any(|n| n == m.name)).collect()
+}
+
+fn take(opener: &Opener<'_>, number: u64) -> Result<Recording, SubjectError> {
+    let plan = &opener.cell.plan.power;
+    let pace = Pace { rate: plan.rate, sync_ns: plan.sync_latency_us * 1000, seed: mix(opener.cell.seed, &[number]) };
+    record(opener, &files(opener.cell), &steps(opener.cell, number, plan.calls), pace)
+}
+
+fn report(
+    cell: &CellPlan,
+    run: u64,
+    recording: &Recording,
+    layout: &Layout<'_>,
+    hit: &Hit,
+    number: usize,
+    evidence: &Path,
+) -> io::Result<Finding> {
+    let id = format!("{}#{number}", cell.id);
+    let kept = Evidence {
+        id: id.clone(),
+        run,
+        recording: recording.clone(),
+        model: hit.model.name.to_owned(),
+        at: hit.at,
+        state: hit.state.clone(),
+        nested: hit.nested.clone(),
+    };
+    fs::create_dir_all(evidence)?;
+    let file = evidence.join(format!("{}-{number}.json", cell.id.replace('/', "-")));
+    fs::write(file, serde_json::to_string(&kept)?)?;
+    let models = weakest(layout, hit);
+    let again = if hit.nested.is_empty() { "" } else { ", and the recovery crashed again" };
+    Ok(Finding {
+        verdict: hit.verdict,
+        profile: models.join(" or "),
+        summary: format!("{} (power cut before position {} of run {run}{again}; {})", hit.words, hit.at, hit.strategy.name()),
+        replay: format!("harness replay RUN '{id}'"),
+        models,
+        explanation: None,
+        id,
+    })
+}
+
+/// Every minimal model under which the hit's image may arise.
+fn weakest(layout: &Layout<'_>, hit: &Hit) -> Vec<String> {
+    let view = View::new(layout, hit.model, hit.at);
+    let (dirs, files) = hit.state.image(&view);
+    let image = campaign::digest(&dirs, &files);
+    let shows = |model: &&'static Model| {
+        let view = View::new(layout, model, hit.at);
+        let (dirs, files) = hit.state.image(&view);
+        (*model == hit.model || view.is_legal(&hit.state)) && campaign::digest(&dirs, &files) == image
+    };
+    let all: Vec<&Model> = MODELS.iter().filter(shows).collect();
+    crate::crash::minimal(&all).into_iter().map(|m| m.name.to_owned()).collect()
+}
