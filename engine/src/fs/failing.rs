@@ -3,7 +3,7 @@
 //! A failed sync follows what ext4, XFS and btrfs do ("fsyncgate"): the error is reported once, and a
 //! later sync succeeds although the bytes of the failed one may never have reached the device.
 
-use super::{File, Fs, LockOutcome};
+use super::{File, Fs, LockOutcome, read_full_at, write_all_at};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -28,8 +28,11 @@ pub enum CallKind {
 /// What happens instead of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The device fails (`EIO`); nothing is done.
+    /// The device fails (`EIO`); nothing is done. After a failed sync the pages stay as they are, clean, as on
+    /// ext4 and XFS.
     Eio,
+    /// A sync fails and the file's pages go back to what was last synced, as on btrfs; every other call as [`Fault::Eio`].
+    EioReverts,
     /// No room (`ENOSPC`); nothing is done.
     Enospc,
     /// A write takes only this many bytes (at most one less than given), then the next finds no room.
@@ -50,6 +53,7 @@ pub struct Plan {
 struct State {
     plan: Mutex<Option<Plan>>,
     seen: AtomicU64,
+    fired: AtomicU64,
     /// A short write leaves the disk full for the call that follows it.
     full_next: AtomicU64,
 }
@@ -65,6 +69,8 @@ pub struct FailingFs {
 struct FailingFile {
     inner: Arc<dyn File>,
     state: Arc<State>,
+    /// What the file held when it was last synced through this handle, or opened.
+    synced: Mutex<Vec<u8>>,
 }
 
 impl FailingFs {
@@ -77,6 +83,18 @@ impl FailingFs {
     pub fn arm(&self, plan: Plan) {
         *self.state.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
         self.state.seen.store(0, Ordering::SeqCst);
+        self.state.fired.store(0, Ordering::SeqCst);
+    }
+
+    /// How many calls the plan has failed since it was armed.
+    pub fn fired(&self) -> u64 {
+        self.state.fired.load(Ordering::SeqCst)
+    }
+
+    fn file(&self, inner: Arc<dyn File>) -> io::Result<Arc<dyn File>> {
+        let file = FailingFile { inner, state: Arc::clone(&self.state), synced: Mutex::default() };
+        file.keep_synced()?;
+        Ok(Arc::new(file))
     }
 
     /// Lets every call through again.
@@ -92,13 +110,15 @@ impl State {
             return None;
         }
         let n = self.seen.fetch_add(1, Ordering::SeqCst);
-        (n >= plan.skip && n < plan.skip + plan.times).then_some(plan.fault)
+        let fault = (n >= plan.skip && n < plan.skip + plan.times).then_some(plan.fault);
+        self.fired.fetch_add(u64::from(fault.is_some()), Ordering::SeqCst);
+        fault
     }
 
     fn check(&self, kind: CallKind) -> io::Result<()> {
         match self.fault(kind) {
             None => Ok(()),
-            Some(Fault::Eio) => Err(io::Error::other("injected EIO")),
+            Some(Fault::Eio | Fault::EioReverts) => Err(io::Error::other("injected EIO")),
             Some(Fault::Enospc | Fault::Short(_)) => Err(io::Error::from(io::ErrorKind::StorageFull)),
         }
     }
@@ -107,12 +127,12 @@ impl State {
 impl Fs for FailingFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.state.check(CallKind::Open)?;
-        Ok(Arc::new(FailingFile { inner: self.inner.open(path)?, state: Arc::clone(&self.state) }))
+        self.file(self.inner.open(path)?)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.state.check(CallKind::Create)?;
-        Ok(Arc::new(FailingFile { inner: self.inner.create(path)?, state: Arc::clone(&self.state) }))
+        self.file(self.inner.create(path)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -155,7 +175,7 @@ impl File for FailingFile {
         }
         match self.state.fault(CallKind::Write) {
             None => self.inner.write_at(bytes, offset),
-            Some(Fault::Eio) => Err(io::Error::other("injected EIO")),
+            Some(Fault::Eio | Fault::EioReverts) => Err(io::Error::other("injected EIO")),
             Some(Fault::Enospc) => Err(io::Error::from(io::ErrorKind::StorageFull)),
             Some(Fault::Short(n)) => {
                 self.state.full_next.store(1, Ordering::SeqCst);
@@ -174,12 +194,40 @@ impl File for FailingFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.state.check(CallKind::Sync)?;
-        self.inner.sync_data()
+        self.sync(|file| file.sync_data())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.state.check(CallKind::Sync)?;
-        self.inner.sync_all()
+        self.sync(|file| file.sync_all())
+    }
+}
+
+impl FailingFile {
+    fn sync(&self, sync: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
+        if let Err(e) = self.state.check(CallKind::Sync) {
+            if self.reverts() {
+                let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+                self.inner.set_len(0)?;
+                write_all_at(&*self.inner, &synced, 0)?;
+            }
+            return Err(e);
+        }
+        sync(&*self.inner)?;
+        self.keep_synced()
+    }
+
+    fn reverts(&self) -> bool {
+        let plan = self.state.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.is_some_and(|plan| plan.fault == Fault::EioReverts)
+    }
+
+    fn keep_synced(&self) -> io::Result<()> {
+        if self.reverts() {
+            let mut bytes = vec![0; self.inner.len()? as usize];
+            let got = read_full_at(&*self.inner, &mut bytes, 0)?;
+            bytes.truncate(got);
+            *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+        }
+        Ok(())
     }
 }

@@ -196,7 +196,12 @@ impl TraceFs {
 
     /// A traced file system over one in memory, whose files are numbered in the order of their paths.
     pub fn over(files: &MemFs) -> Self {
-        let fs = Self::new(Arc::new(files.clone()));
+        Self::through(Arc::new(files.clone()), files)
+    }
+
+    /// As [`TraceFs::over`], with something in between, such as a file system that fails.
+    pub fn through(inner: Arc<dyn Fs>, files: &MemFs) -> Self {
+        let fs = Self::new(inner);
         fs.recorder.know(&files.paths());
         fs
     }

@@ -17,6 +17,6 @@ mod view;
 pub use layout::{DataOp, FileLog, Layout, NameOp, PAGE, SECTOR};
 pub use model::{ASSUMPTIONS, MODELS, Model, Names, Sizes, minimal};
 pub use state::{FileState, State, Tear};
-pub use strategy::Strategy;
+pub use strategy::{Effect, Strategy, effects, omitting};
 pub use trace::{Call, Files, Mark, Op, Trace};
 pub use view::View;

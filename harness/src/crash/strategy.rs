@@ -3,8 +3,9 @@
 //! The order is that of `facts` gathered from ALICE (omit one operation), CrashMonkey and SQLite's crash
 //! tests (torn writes): what is kept whole or lost whole first, single effects next, pairs and chance last.
 
-use super::layout::SECTOR;
+use super::layout::{Layout, SECTOR};
 use super::state::{State, Tear};
+use super::trace::Op;
 use super::view::View;
 use crate::workload::random::{Rng, rng};
 use rand::RngExt;
@@ -61,11 +62,54 @@ pub(super) enum Pick {
     Random(u64),
 }
 
-/// What a call did to volatile things.
+/// What a call did to names or to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub enum Effect {
+    /// On names: index into the layout's name operations.
     Name(usize),
+    /// On a file: its first and last operation.
+    #[expect(missing_docs, reason = "explained above, together")]
     Data { file: usize, first: u32, last: u32 },
+}
+
+impl Effect {
+    /// The call, as an index into the trace's.
+    pub fn call(self, layout: &Layout<'_>) -> usize {
+        match self {
+            Effect::Name(name) => layout.names[name].call,
+            Effect::Data { file, first, .. } => layout.files[file].ops[first as usize].call,
+        }
+    }
+
+    /// Whether a state lacks some of it.
+    pub fn is_missing(self, view: &View<'_, '_>, state: &State) -> bool {
+        match self {
+            Effect::Name(name) => !state.names[name],
+            Effect::Data { file, first, last } => {
+                let (log, chosen) = (&view.layout.files[file], &state.files[file]);
+                let resizes = (first..=last).any(|n| log.ops[n as usize].resizes && chosen.size <= n);
+                let touched = |n: &u32, s: &usize| log.sectors[*s].binary_search(n).is_ok() && chosen.at(*s) <= *n;
+                resizes || (first..=last).any(|n| (0..log.sectors.len()).any(|s| touched(&n, &s)))
+            }
+        }
+    }
+
+    /// The syncs that would make it durable.
+    pub fn syncs(self, layout: &Layout<'_>) -> Vec<Op> {
+        match self {
+            Effect::Name(name) => {
+                layout.names[name].dirs.iter().map(|dir| Op::SyncDir { dir: layout.dir_path(*dir).to_owned() }).collect()
+            }
+            Effect::Data { file, .. } => vec![Op::Sync { file, data_only: true }],
+        }
+    }
+}
+
+/// Everything survives but these effects; not settled.
+pub fn omitting(view: &View<'_, '_>, lost: &[Effect]) -> State {
+    let mut state = view.all();
+    lost.iter().for_each(|effect| omit(&mut state, view, *effect));
+    state
 }
 
 /// How a write is torn: which of its sectors arrive, or which bytes of its last one.
@@ -193,7 +237,7 @@ fn picks(strategy: Strategy, view: &View<'_, '_>, seed: u64, chances: u64) -> Ve
 }
 
 /// The volatile calls of a view, names first, then file by file.
-pub(super) fn effects(view: &View<'_, '_>) -> Vec<Effect> {
+pub fn effects(view: &View<'_, '_>) -> Vec<Effect> {
     let mut effects: Vec<Effect> = (0..view.stable_names.len()).filter(|&n| !view.stable_names[n]).map(Effect::Name).collect();
     for (file, known) in view.files.iter().enumerate() {
         let log = &view.layout.files[file];

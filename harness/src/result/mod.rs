@@ -448,9 +448,23 @@ pub struct Power {
     /// How much a crash takes, measured in virtual time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Loss>,
+    /// Calls that were dropped from the trace, one at a time, and whether they were missed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<Audit>,
     /// Syncs whose removal changes no verdict, with the words that name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redundant_syncs: Vec<String>,
+}
+
+/// Calls of one kind that were dropped from a trace, one at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Audit {
+    /// What they do.
+    pub call: String,
+    /// How many were dropped.
+    pub dropped: u64,
+    /// Of these, how many were missed: a promise was broken without them.
+    pub convicted: u64,
 }
 
 /// Crash states of one fault model.

@@ -1,8 +1,10 @@
 //! Running cells: the only place where scenarios, subjects, measurement, oracle and results meet.
 
 pub mod bench;
+pub mod error;
 pub mod kill;
 pub mod power;
+pub mod rot;
 
 use crate::exit_code;
 use crate::measure::clock::Clock;
@@ -93,13 +95,7 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
         let cells = match batch[0].kind {
             CellKind::Bench => bench_batch(batch, registry, work.path(), job, progress)?,
             CellKind::Kill => vec![kill_cell(&batch[0], registry, work.path(), job, progress)?],
-            CellKind::Power => vec![power_cell(&batch[0], registry, job, progress)?],
-            kind => batch
-                .iter()
-                .map(|c| {
-                    blank(c, registry, Verdict::NotMeasured, Some(format!("{kind:?} cells are not available in this version")))
-                })
-                .collect(),
+            CellKind::Power | CellKind::Error | CellKind::Rot => vec![simulated_cell(&batch[0], registry, job, progress)?],
         };
         for cell in cells {
             progress.end(&cell);
@@ -222,11 +218,15 @@ fn kill_cell(cell: &CellPlan, registry: &Registry, work: &Path, job: &Job, progr
     Ok(result)
 }
 
-fn power_cell(cell: &CellPlan, registry: &Registry, job: &Job, progress: &dyn Progress) -> io::Result<Cell> {
+fn simulated_cell(cell: &CellPlan, registry: &Registry, job: &Job, progress: &dyn Progress) -> io::Result<Cell> {
     let subject = registry.get(&cell.subject).map_err(io::Error::other)?;
     progress.begin(cell, cell_steps(cell));
     let mut go_on = || job.stop.load(Ordering::Relaxed) == 0;
-    let (crash, verdict, reason) = power::run(cell, &*subject, &job.out.join("traces"), &mut go_on)?;
+    let (crash, verdict, reason) = match cell.kind {
+        CellKind::Error => error::run(cell, &*subject, &mut go_on),
+        CellKind::Rot => rot::run(cell, &*subject, &mut go_on),
+        _ => power::run(cell, &*subject, &job.out.join("traces"), &mut go_on)?,
+    };
     progress.step();
     let mut result = blank(cell, registry, verdict, reason);
     result.crash = Some(crash);

@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 8] = [
+const BUILTIN: [(&str, &str); 9] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
@@ -25,6 +25,7 @@ const BUILTIN: [(&str, &str); 8] = [
     ("go-persist", include_str!("../../../scenarios/go-persist.toml")),
     ("ttfp", include_str!("../../../scenarios/ttfp.toml")),
     ("power", include_str!("../../../scenarios/power.toml")),
+    ("faults", include_str!("../../../scenarios/faults.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
 ];
 
@@ -178,6 +179,9 @@ pub struct PowerPlan {
     pub rate: f64,
     /// What a sync takes in virtual time, in microseconds.
     pub sync_latency_us: u64,
+    /// Whether every sync, rename, removal and truncation of the first run is dropped in turn, to see whether
+    /// it is missed.
+    pub audit: bool,
     /// Files that are there before the store is opened for the first time.
     pub files: BTreeMap<String, String>,
     /// How much a crash takes.
@@ -200,6 +204,7 @@ impl Default for PowerPlan {
             reopen_every: 0,
             rate: 20.0,
             sync_latency_us: 1_000,
+            audit: false,
             files: BTreeMap::new(),
             loss: LossPlan::default(),
         }

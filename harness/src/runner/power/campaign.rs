@@ -3,7 +3,7 @@
 
 use super::record::{HOME, Opener, Recording};
 use super::recover::{Recovered, recover};
-use crate::crash::{Files, Layout, Model, State, Strategy, Trace, View};
+use crate::crash::{Layout, Model, State, Strategy, Trace, View};
 use crate::measure::clock::Clock;
 use crate::oracle::contract::{Promises, promised_from};
 use crate::oracle::kv::{Judge, Written};
@@ -17,52 +17,50 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// How much to try.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// States to build.
-    pub states: u64,
+    pub(crate) states: u64,
     /// When to stop, on the campaign's clock; 0 for never.
-    pub until_ns: u64,
+    pub(crate) until_ns: u64,
     /// How often a recovery is crashed again.
-    pub depth: u64,
+    pub(crate) depth: u64,
     /// Random states at each crash point.
-    pub random: u64,
+    pub(crate) random: u64,
     /// Stop at so many findings.
-    pub findings: usize,
+    pub(crate) findings: usize,
 }
 
 /// What a campaign counted. Campaigns of one cell add to one tally.
 #[derive(Default)]
-pub struct Tally {
-    pub crash_points: u64,
-    pub tried: u64,
-    pub judged_ns: u64,
-    pub left_out: u64,
-    pub ended_by: &'static str,
-    pub by_model: HashMap<&'static str, ModelTally>,
-    pub by_strategy: HashMap<&'static str, u64>,
-    pub by_depth: Vec<u64>,
-    pub acked: u64,
-    pub promised: u64,
+pub(crate) struct Tally {
+    pub(crate) crash_points: u64,
+    pub(crate) tried: u64,
+    pub(crate) judged_ns: u64,
+    pub(crate) left_out: u64,
+    pub(crate) ended_by: &'static str,
+    pub(crate) by_model: HashMap<&'static str, ModelTally>,
+    pub(crate) by_strategy: HashMap<&'static str, u64>,
+    pub(crate) by_depth: Vec<u64>,
     seen: HashSet<u128, BuildHasherDefault<Identity>>,
 }
 
 /// What was counted under one model.
 #[derive(Default)]
-pub struct ModelTally {
-    pub counts: ModelCounts,
+pub(crate) struct ModelTally {
+    pub(crate) counts: ModelCounts,
     seen: HashSet<u128, BuildHasherDefault<Identity>>,
 }
 
 impl Tally {
     /// Different images so far.
-    pub fn distinct(&self) -> u64 {
+    pub(crate) fn distinct(&self) -> u64 {
         self.seen.len() as u64
     }
 }
 
 /// Digests are hashes already.
 #[derive(Default)]
-pub struct Identity(u64);
+pub(crate) struct Identity(u64);
 
 impl std::hash::Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -80,27 +78,27 @@ impl std::hash::Hasher for Identity {
 
 /// A crash state that broke a promise.
 #[derive(Clone, Debug)]
-pub struct Hit {
-    pub verdict: Verdict,
-    pub words: String,
-    pub model: &'static Model,
-    pub strategy: Strategy,
+pub(crate) struct Hit {
+    pub(crate) verdict: Verdict,
+    pub(crate) words: String,
+    pub(crate) model: &'static Model,
+    pub(crate) strategy: Strategy,
     /// The crash falls right before this position of the workload's trace.
-    pub at: u64,
-    pub state: State,
+    pub(crate) at: u64,
+    pub(crate) state: State,
     /// Crashes of the recoveries that follow.
-    pub nested: Vec<Nested>,
+    pub(crate) nested: Vec<Nested>,
 }
 
 /// A crash of a recovery.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Nested {
+pub(crate) struct Nested {
     /// What the recovery did.
-    pub recovery: Trace,
+    pub(crate) recovery: Trace,
     /// The crash falls right before this position of it.
-    pub at: u64,
+    pub(crate) at: u64,
     /// What survives.
-    pub state: State,
+    pub(crate) state: State,
 }
 
 /// What is known of an image.
@@ -131,7 +129,7 @@ const NESTED: [Strategy; 6] =
     [Strategy::KeepNone, Strategy::KeepAll, Strategy::NamesOnly, Strategy::DataOnly, Strategy::OmitOne, Strategy::FilePrefix];
 
 /// A recorded run under the judge.
-pub struct Campaign<'a> {
+pub(crate) struct Campaign<'a> {
     opener: &'a Opener<'a>,
     layout: &'a Layout<'a>,
     judge: Judge<'a>,
@@ -145,18 +143,18 @@ pub struct Campaign<'a> {
     contents: Vec<Contents>,
     contents_seen: HashMap<u128, u32, BuildHasherDefault<Identity>>,
     judged: HashMap<(u32, bool, u64), Judged>,
-    pub hits: Vec<Hit>,
+    pub(crate) hits: Vec<Hit>,
 }
 
 /// The moments from which each write must survive a power loss, and a killed process.
-pub struct Floors {
-    power: Vec<Vec<Option<u64>>>,
+pub(crate) struct Floors {
+    pub(crate) power: Vec<Vec<Option<u64>>>,
     process: Vec<Vec<Option<u64>>>,
 }
 
 impl Floors {
     /// From what the subject promises under the cell's policies.
-    pub fn new(opener: &Opener<'_>, recording: &Recording) -> Self {
+    pub(crate) fn new(opener: &Opener<'_>, recording: &Recording) -> Self {
         let policy = |table: usize| opener.tables[table].sync.map_or(opener.cell.sync.0, |p| p.0);
         let of = |write: &Written| {
             let promises = write.changes.iter().map(|c| opener.subject.promise(policy(c.table), write.level));
@@ -170,7 +168,7 @@ impl Floors {
 
 impl<'a> Campaign<'a> {
     /// A campaign over one recording.
-    pub fn new(
+    pub(crate) fn new(
         opener: &'a Opener<'a>,
         recording: &'a Recording,
         floors: &'a Floors,
@@ -199,7 +197,7 @@ impl<'a> Campaign<'a> {
     }
 
     /// Tries states until all are tried or the budget ends.
-    pub fn run(&mut self, tally: &mut Tally, clock: Clock, mut go_on: impl FnMut() -> bool) {
+    pub(crate) fn run(&mut self, tally: &mut Tally, clock: Clock, mut go_on: impl FnMut() -> bool) {
         let rounds: Vec<(&'static Model, Vec<u64>)> =
             self.models.iter().map(|&model| (model, points(self.layout, model.keeps_completed))).collect();
         let all: HashSet<u64> = rounds.iter().flat_map(|(_, points)| points).copied().collect();
@@ -249,7 +247,7 @@ impl<'a> Campaign<'a> {
 
     /// Whether no state of these strategies breaks a promise, trying so many at most. For asking what a
     /// changed trace would show.
-    pub fn is_clean(&mut self, strategies: &[Strategy], states: u64) -> bool {
+    pub(crate) fn is_clean(&mut self, strategies: &[Strategy], states: u64) -> bool {
         let mut tally = Tally::default();
         let mut tried = 0;
         for &model in self.models {
@@ -274,14 +272,35 @@ impl<'a> Campaign<'a> {
     }
 
     /// Judges one state; `Some` if a promise is broken.
-    pub fn verdict_of(&mut self, view: &View<'_, '_>, state: &State) -> Option<(Verdict, String)> {
+    pub(crate) fn verdict_of(&mut self, view: &View<'_, '_>, state: &State) -> Option<(Verdict, String)> {
         let (dirs, files) = state.image(view);
+        self.verdict_of_image(dirs, files, view.model.keeps_completed, view.at)
+    }
+
+    /// Judges an image as left by a crash before position `at`; `Some` if a promise is broken.
+    pub(crate) fn verdict_of_image(
+        &mut self,
+        dirs: Vec<PathBuf>,
+        files: Vec<(PathBuf, Vec<u8>)>,
+        process: bool,
+        at: u64,
+    ) -> Option<(Verdict, String)> {
         let (image, _) = self.look(dirs, files, 0, &mut Tally::default());
-        self.judge_image(image, view.model.keeps_completed, view.at, 0).0.map(|judged| (judged.verdict, judged.words))
+        self.judge_image(image, process, at, 0).0.map(|judged| (judged.verdict, judged.words))
+    }
+
+    /// How many acknowledged writes a state has lost, and where the oldest of them was acknowledged; `None` if
+    /// the store cannot be read.
+    pub(crate) fn lost_at(&mut self, view: &View<'_, '_>, state: &State, tally: &mut Tally) -> Option<(u64, Option<u64>)> {
+        let (dirs, files) = state.image(view);
+        let (image, _) = self.look(dirs, files, 0, tally);
+        let (Outcome::Shows(number) | Outcome::Wrong(number, _)) = self.known[image as usize].outcome else { return None };
+        let found = self.judge.judge(&self.contents[number as usize], view.at);
+        Some((found.lost_acked, found.oldest_lost))
     }
 
     /// Writes acknowledged by the end of the recording, and how many of them are promised then.
-    pub fn at_the_end(&self) -> (u64, u64) {
+    pub(crate) fn at_the_end(&self) -> (u64, u64) {
         let end = self.judge.judge(&Contents::new(), u64::MAX);
         (end.acked, end.promised)
     }
@@ -472,7 +491,7 @@ impl<'a> Campaign<'a> {
 /// most promises to keep; so it stands for all. To a power loss it makes no difference whether a call that
 /// changes something has returned, only whether it began; a sync counts when it has returned. To a killed
 /// process both ends of a change matter, and syncs do not.
-pub fn points(layout: &Layout<'_>, process: bool) -> Vec<u64> {
+pub(crate) fn points(layout: &Layout<'_>, process: bool) -> Vec<u64> {
     let point = |call: &crate::crash::Call| match (call.op.is_sync(), process) {
         (true, true) => [None, None],
         (true, false) => [call.ended, None],
@@ -486,7 +505,7 @@ pub fn points(layout: &Layout<'_>, process: bool) -> Vec<u64> {
 }
 
 /// Tells images apart.
-pub fn digest(dirs: &[PathBuf], files: &[(PathBuf, Vec<u8>)]) -> u128 {
+pub(crate) fn digest(dirs: &[PathBuf], files: &[(PathBuf, Vec<u8>)]) -> u128 {
     let mut hash = Xxh3::new();
     for dir in dirs.iter().filter(|d| d.as_os_str() != HOME) {
         hash.update(b"d");
@@ -499,9 +518,4 @@ pub fn digest(dirs: &[PathBuf], files: &[(PathBuf, Vec<u8>)]) -> u128 {
         hash.update(bytes);
     }
     hash.digest128()
-}
-
-/// The files of an image, for keeping it.
-pub fn as_files(files: Vec<(PathBuf, Vec<u8>)>) -> Files {
-    files.into_iter().collect()
 }

@@ -3,9 +3,11 @@
 //! **Invariant:** one thread, virtual time, seeded choices: with a count budget the same seed gives the same
 //! result, but for the timing `states_per_second`.
 
-pub mod campaign;
-pub mod record;
-pub mod recover;
+pub(super) mod campaign;
+mod explain;
+mod loss;
+pub(super) mod record;
+pub(super) mod recover;
 
 use crate::crash::{Layout, MODELS, Model, View};
 use crate::measure::clock::Clock;
@@ -13,6 +15,7 @@ use crate::result::{Crash, Finding, Power, Role, Verdict};
 use crate::scenario::CellPlan;
 use crate::subject::{Subject, SubjectError};
 use crate::workload::random::mix;
+use crate::workload::script::Script;
 use campaign::{Budget, Campaign, Floors, Hit, Tally};
 use record::{Opener, Pace, Recording, files, record, steps};
 use serde::{Deserialize, Serialize};
@@ -29,17 +32,15 @@ pub struct Evidence {
     /// The finding's id.
     pub id: String,
     /// Number of the recorded run within the cell.
-    pub run: u64,
-    /// The recorded run.
-    pub recording: Recording,
+    run: u64,
+    recording: Recording,
     /// The fault model it was found under.
-    pub model: String,
+    model: String,
     /// The crash falls right before this position of the trace.
-    pub at: u64,
-    /// What survives it.
-    pub state: crate::crash::State,
+    at: u64,
+    state: crate::crash::State,
     /// The crashes of recoveries that follow.
-    pub nested: Vec<campaign::Nested>,
+    nested: Vec<campaign::Nested>,
 }
 
 /// Records the cell's runs and crashes them. Findings leave their traces below `evidence`. `go_on` is asked
@@ -91,7 +92,8 @@ pub fn run(
             if crash.findings.len() >= FINDINGS {
                 break;
             }
-            let finding = report(cell, number, &recording, &layout, &hit, crash.findings.len(), evidence)?;
+            let mut finding = report(cell, number, &recording, &layout, &hit, crash.findings.len(), evidence)?;
+            finding.explanation = hit.nested.is_empty().then(|| explain::explain(&opener, &recording, &hit));
             crash.findings.push(finding);
         }
         if !crash.findings.is_empty() || !go_on() {
@@ -118,6 +120,19 @@ pub fn run(
             crash.lost_promised = crash.lost_promised.max(counts.lost_promised);
         }
         power.by_model.insert(name.to_owned(), counts);
+    }
+    if plan.audit && crash.findings.is_empty() && go_on() {
+        match take(&opener, 0) {
+            Ok(recording) => power.audit = explain::audit(&opener, &recording, &models, go_on),
+            Err(e) => return Ok((crash, Verdict::HarnessBroken, Some(format!("the run for the audit failed: {e}")))),
+        }
+        let missed = |a: &&crate::result::Audit| a.convicted == 0;
+        power.redundant_syncs = power.audit.iter().filter(missed).map(|a| a.call.clone()).collect();
+    }
+    if plan.loss.moments > 0 && cell.role == Role::Store && go_on() {
+        if let Err(e) = loss::measure(&opener, &models, &mut crash, &mut power) {
+            return Ok((crash, Verdict::HarnessBroken, Some(format!("the run for the loss window failed: {e}"))));
+        }
     }
     let worst = crash.findings.iter().map(|f| f.verdict).max().unwrap_or(Verdict::Survived);
     crash.power = Some(power);
@@ -187,4 +202,78 @@ fn weakest(layout: &Layout<'_>, hit: &Hit) -> Vec<String> {
     };
     let all: Vec<&Model> = MODELS.iter().filter(shows).collect();
     crate::crash::minimal(&all).into_iter().map(|m| m.name.to_owned()).collect()
+}
+
+/// A finding seen again: the image its crash leaves, written below `to`, and what the store makes of it now.
+/// The workload is not run again.
+pub fn replay(cell: &CellPlan, subject: &dyn Subject, kept: &Evidence, to: &Path) -> io::Result<Option<(Verdict, String)>> {
+    let tables = cell.plan.tables();
+    let opener = Opener { subject, cell, tables: &tables };
+    let model = Model::named(&kept.model).ok_or_else(|| io::Error::other(format!("unknown fault model {:?}", kept.model)))?;
+    let layout = Layout::new(&kept.recording.trace);
+    let floors = Floors::new(&opener, &kept.recording);
+    let models = [model];
+    let budget = Budget { states: 0, until_ns: 0, depth: 0, random: 0, findings: 1 };
+    let mut campaign = Campaign::new(&opener, &kept.recording, &floors, &layout, &models, 0, budget);
+    let (mut dirs, mut files) = kept.state.image(&View::new(&layout, model, kept.at));
+    for nested in &kept.nested {
+        let recovery = Layout::new(&nested.recovery);
+        let Some(posix) = Model::named("posix") else { continue };
+        (dirs, files) = nested.state.image(&View::new(&recovery, posix, nested.at));
+    }
+    for dir in &dirs {
+        fs::create_dir_all(to.join(below_home(dir)))?;
+    }
+    for (path, bytes) in &files {
+        fs::write(to.join(below_home(path)), bytes)?;
+    }
+    Ok(campaign.verdict_of_image(dirs, files, model.keeps_completed, kept.at))
+}
+
+fn below_home(path: &Path) -> &Path {
+    path.strip_prefix(record::HOME).unwrap_or(path)
+}
+
+/// The finding's run cut down to the steps it takes, as a scenario; `None` if it does not show again when the
+/// run is recorded anew, as may be with clients that run free.
+pub fn shrink(cell: &CellPlan, subject: &dyn Subject, kept: &Evidence, name: &str) -> Option<String> {
+    let tables = cell.plan.tables();
+    let opener = Opener { subject, cell, tables: &tables };
+    let plan = &cell.plan.power;
+    let pace = Pace { rate: plan.rate, sync_ns: plan.sync_latency_us * 1000, seed: mix(cell.seed, &[kept.run]) };
+    let model = Model::named(&kept.model)?;
+    let all = steps(cell, kept.run, plan.calls);
+    let fails = |steps: &[record::Step]| explain::still_fails(&opener, steps, pace, model, 4_000);
+    if !fails(&all) {
+        return None;
+    }
+    let few = explain::shortest(&all, fails);
+    let tables: Vec<String> = tables.iter().map(|t| t.name.clone()).collect();
+    let script = Script { tables, steps: few.iter().map(record::as_script).collect() };
+    regression(cell, kept, name, &script)
+}
+
+fn regression(cell: &CellPlan, kept: &Evidence, name: &str, script: &Script) -> Option<String> {
+    let mut power = toml::Table::new();
+    power.insert("rate".into(), cell.plan.power.rate.into());
+    power.insert("sync-latency-us".into(), (cell.plan.power.sync_latency_us as i64).into());
+    if !cell.plan.power.files.is_empty() {
+        power.insert("files".into(), toml::Value::try_from(&cell.plan.power.files).ok()?);
+    }
+    let mut workload = toml::Table::try_from(script).ok()?;
+    workload.insert("kind".into(), "script".into());
+    let mut table = toml::Table::new();
+    table.insert("schema".into(), 1.into());
+    table.insert("name".into(), name.into());
+    table.insert("title".into(), format!("Does {} stay away, which {} once showed?", kept.id, cell.subject).into());
+    table.insert("kinds".into(), toml::Value::try_from(["power"]).ok()?);
+    table.insert("subjects".into(), toml::Value::try_from([&cell.subject]).ok()?);
+    table.insert("sync".into(), toml::Value::try_from([cell.sync.0.to_string()]).ok()?);
+    table.insert("levels".into(), toml::Value::try_from([&cell.level]).ok()?);
+    if !cell.plan.table_sync.is_empty() {
+        table.insert("table-sync".into(), toml::Value::try_from(&cell.plan.table_sync).ok()?);
+    }
+    table.insert("workload".into(), workload.into());
+    table.insert("power".into(), power.into());
+    toml::to_string(&table).ok()
 }

@@ -22,11 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the store lives in the file system in memory.
-pub const HOME: &str = "/store";
+pub(crate) const HOME: &str = "/store";
 
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// A client's call.
     Call { client: usize, call: Call },
     /// The owner asks for everything to be made durable.
@@ -39,65 +39,65 @@ pub enum Step {
 
 /// How time passes.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Steps a second.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// What a sync takes.
-    pub sync_ns: u64,
+    pub(crate) sync_ns: u64,
     /// For the moments of arrival.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// A recorded run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Recording {
+pub(crate) struct Recording {
     /// Every call and promise, in order.
-    pub trace: Trace,
+    pub(crate) trace: Trace,
     /// What the clients asked for, by client, with positions of the trace.
-    pub writes: Vec<Vec<Written>>,
+    pub(crate) writes: Vec<Vec<Written>>,
     /// Syncs that the owner asked for.
-    pub syncs: Vec<Slot>,
+    pub(crate) syncs: Vec<Slot>,
     /// What the store held when it was first opened.
-    pub base: Contents,
+    pub(crate) base: Contents,
     /// The position at which it was first open.
-    pub opened: u64,
+    pub(crate) opened: u64,
     /// What went wrong although nothing was made to fail.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// How to open the store.
 #[derive(Clone, Copy)]
-pub struct Opener<'a> {
+pub(crate) struct Opener<'a> {
     /// The store.
-    pub subject: &'a dyn Subject,
+    pub(crate) subject: &'a dyn Subject,
     /// Its cell, for policy and tables.
-    pub cell: &'a CellPlan,
+    pub(crate) cell: &'a CellPlan,
     /// The tables.
-    pub tables: &'a [crate::subject::Table],
+    pub(crate) tables: &'a [crate::subject::Table],
 }
 
 impl Opener<'_> {
     /// Opens the store in this file system.
-    pub fn open(&self, fs: Arc<dyn Fs>) -> Result<Box<dyn Session>, SubjectError> {
+    pub(crate) fn open(&self, fs: Arc<dyn Fs>) -> Result<Box<dyn Session>, SubjectError> {
         let site = Site { dir: Path::new(HOME), fs, sync: self.cell.sync.0, tables: self.tables, background: false };
         self.subject.open(&site)
     }
 }
 
 /// The files of a scenario, in the store's directory.
-pub fn files(cell: &CellPlan) -> Files {
+pub(crate) fn files(cell: &CellPlan) -> Files {
     let home = |(name, text): (&String, &String)| (Path::new(HOME).join(name), text.clone().into_bytes());
     cell.plan.power.files.iter().map(home).collect()
 }
 
 /// A file system that holds these files in the store's directory.
-pub fn disk(files: &Files) -> MemFs {
+pub(crate) fn disk(files: &Files) -> MemFs {
     MemFs::with_files([PathBuf::from(HOME)], files.clone())
 }
 
 /// The steps of the n-th run of a cell: the clients' streams, interleaved by the seed, and what the plan
 /// puts in between.
-pub fn steps(cell: &CellPlan, number: u64, calls: u64) -> Vec<Step> {
+pub(crate) fn steps(cell: &CellPlan, number: u64, calls: u64) -> Vec<Step> {
     let plan = &cell.plan.power;
     if let Workload::Script(script) = &cell.plan.workload {
         return script.steps.iter().filter_map(scripted).collect();
@@ -119,6 +119,25 @@ pub fn steps(cell: &CellPlan, number: u64, calls: u64) -> Vec<Step> {
     steps
 }
 
+/// A step as it stands in a script.
+pub(crate) fn as_script(step: &Step) -> ScriptStep {
+    let owner = |owner| ScriptStep { owner: Some(owner), ..ScriptStep::default() };
+    match step {
+        Step::Sync => owner(Owner::Sync),
+        Step::Shrink => owner(Owner::Shrink),
+        Step::Reopen => owner(Owner::Reopen),
+        Step::Call { client, call } => match &call.action {
+            Action::Get { table, key } => ScriptStep { client: *client, get: Some((*table, key.clone())), ..ScriptStep::default() },
+            Action::Write { changes, level } => ScriptStep {
+                client: *client,
+                changes: changes.clone(),
+                level: Some(level.to_string()),
+                ..ScriptStep::default()
+            },
+        },
+    }
+}
+
 fn scripted(step: &ScriptStep) -> Option<Step> {
     match step.owner {
         Some(Owner::Sync) => Some(Step::Sync),
@@ -129,7 +148,7 @@ fn scripted(step: &ScriptStep) -> Option<Step> {
 }
 
 /// Runs the steps on a store that begins with `files`, and closes it.
-pub fn record(opener: &Opener<'_>, files: &Files, steps: &[Step], pace: Pace) -> Result<Recording, SubjectError> {
+pub(crate) fn record(opener: &Opener<'_>, files: &Files, steps: &[Step], pace: Pace) -> Result<Recording, SubjectError> {
     let base = if files.is_empty() {
         vec![Default::default(); opener.tables.len()]
     } else {
@@ -161,19 +180,19 @@ fn mem_dirs() -> Vec<PathBuf> {
 }
 
 /// A run under way.
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a> {
     opener: &'a Opener<'a>,
-    pub(super) fs: TraceFs,
+    pub(crate) fs: TraceFs,
     pace: Pace,
     arrivals: crate::workload::random::Rng,
-    pub(super) session: Option<Box<dyn Session>>,
+    pub(crate) session: Option<Box<dyn Session>>,
     /// Virtual time since the run began.
     now: u64,
     arrival: f64,
     opened_at: u64,
     due: Option<u64>,
-    pub(super) writes: Vec<Vec<Written>>,
-    pub(super) syncs: Vec<(usize, usize)>,
+    pub(crate) writes: Vec<Vec<Written>>,
+    pub(crate) syncs: Vec<(usize, usize)>,
     syncs_seen: usize,
     seen: usize,
 }
@@ -182,7 +201,7 @@ pub(super) struct Run<'a> {
 const OWNER: usize = usize::MAX >> 1;
 
 impl<'a> Run<'a> {
-    pub(super) fn new(opener: &'a Opener<'a>, fs: TraceFs, pace: Pace, steps: &[Step]) -> Result<Self, SubjectError> {
+    pub(crate) fn new(opener: &'a Opener<'a>, fs: TraceFs, pace: Pace, steps: &[Step]) -> Result<Self, SubjectError> {
         let clients = steps.iter().filter_map(|s| if let Step::Call { client, .. } = s { Some(client + 1) } else { None });
         let mut run = Self {
             opener,
@@ -203,7 +222,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    pub(super) fn note(&self, mark: Mark) {
+    pub(crate) fn note(&self, mark: Mark) {
         self.fs.recorder().note(mark.note());
     }
 
@@ -225,7 +244,7 @@ impl<'a> Run<'a> {
         self.syncs_seen += syncs as usize;
     }
 
-    pub(super) fn step(&mut self, step: &Step) -> Result<(), SubjectError> {
+    pub(crate) fn step(&mut self, step: &Step) -> Result<(), SubjectError> {
         let gap: f64 = self.arrivals.random_range(f64::EPSILON..1.0);
         self.arrival += -gap.ln() / self.pace.rate * 1e9;
         let maintained = self.maintain_until(self.arrival as u64);
@@ -313,7 +332,7 @@ impl<'a> Run<'a> {
 }
 
 /// Fills in when each call began and how it ended, from the marks of the trace.
-pub(super) fn slots(trace: &Trace, mut writes: Vec<Vec<Written>>, syncs: Vec<(usize, usize)>) -> (Vec<Vec<Written>>, Vec<Slot>) {
+pub(crate) fn slots(trace: &Trace, mut writes: Vec<Vec<Written>>, syncs: Vec<(usize, usize)>) -> (Vec<Vec<Written>>, Vec<Slot>) {
     let mut owner = vec![Slot { begin: u64::MAX, outcome: Outcome::Unknown }; syncs.len()];
     for &(at, mark) in &trace.marks {
         let (Mark::Begin { client, number } | Mark::Acked { client, number } | Mark::Failed { client, number }) = mark else {
@@ -327,4 +346,19 @@ pub(super) fn slots(trace: &Trace, mut writes: Vec<Vec<Written>>, syncs: Vec<(us
         }
     }
     (writes, owner)
+}
+
+/// A recording's writes and syncs as they stand when a call is put into its trace before position `at`.
+pub(crate) fn moved(recording: &Recording, at: u64) -> (Vec<Vec<Written>>, Vec<Slot>) {
+    let moved = |p: u64| if p >= at && p != u64::MAX { p + 2 } else { p };
+    let slot = |s: &Slot| Slot {
+        begin: moved(s.begin),
+        outcome: match s.outcome {
+            Outcome::Acked(p) => Outcome::Acked(moved(p)),
+            Outcome::Failed(p) => Outcome::Failed(moved(p)),
+            Outcome::Unknown => Outcome::Unknown,
+        },
+    };
+    let write = |w: &Written| Written { slot: slot(&w.slot), ..w.clone() };
+    (recording.writes.iter().map(|c| c.iter().map(write).collect()).collect(), recording.syncs.iter().map(slot).collect())
 }

@@ -14,19 +14,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
 /// What a store made of a crash state.
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// What it shows, or why it cannot.
-    pub contents: Result<Contents, (Verdict, String)>,
+    pub(crate) contents: Result<Contents, (Verdict, String)>,
     /// What a second opening finds wrong with the first.
-    pub second: Option<String>,
+    pub(crate) second: Option<String>,
     /// What opening had to cut off or repair.
-    pub repaired: Option<String>,
+    pub(crate) repaired: Option<String>,
     /// The calls of the recovery, if it changed anything.
-    pub recovery: Option<Trace>,
+    pub(crate) recovery: Option<Trace>,
 }
 
 /// Opens the store on this disk, reads it, closes it, opens it again.
-pub fn recover(opener: &Opener<'_>, disk: &MemFs) -> Recovered {
+pub(crate) fn recover(opener: &Opener<'_>, disk: &MemFs) -> Recovered {
     let files = disk.image();
     let fs = TraceFs::over(disk);
     let open = |fs: Arc<dyn Fs>| opener.open(fs).map_err(|e| (Verdict::Unopenable, e.to_string()));
@@ -56,7 +56,7 @@ pub fn recover(opener: &Opener<'_>, disk: &MemFs) -> Recovered {
 }
 
 /// Calls something that may panic.
-pub fn guarded<T>(call: impl FnOnce() -> Result<T, (Verdict, String)>) -> Result<T, (Verdict, String)> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, (Verdict, String)>) -> Result<T, (Verdict, String)> {
     quiet_panics();
     GUARDED.with(|g| g.set(true));
     let result = panic::catch_unwind(AssertUnwindSafe(call));

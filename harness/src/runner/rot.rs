@@ -1,0 +1,244 @@
+//! `rot` cells: the files of a small store are damaged byte by byte, and opened again. Damage must be detected
+//! or harmless, never silently wrong.
+//!
+//! Two images are damaged: one that was closed, in which all was synced and the store had the chance to say
+//! so, and one whose process died. There, what no later record of a sync covers cannot be told from a torn
+//! tail: it may be cut, and the store must say that it did.
+
+use super::power::campaign::Floors;
+use super::power::record::{HOME, Opener, Pace, Recording, files, record, steps};
+use super::power::recover::recover;
+use crate::crash::{Layout, Mark, Model, View};
+use crate::oracle::kv::Judge;
+use crate::result::{Crash, FaultCounts, Finding, Role, Verdict};
+use crate::scenario::CellPlan;
+use crate::subject::{Contents, Subject};
+use crate::workload::random::mix;
+use engine::Durability;
+use engine::fs::MemFs;
+use std::path::PathBuf;
+
+/// Findings kept in the result; the counts cover all.
+const FINDINGS: usize = 12;
+/// Blocks that change places with their older selves.
+const BLOCK: usize = 512;
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flip(usize, u8),
+    Zero(usize),
+    Cut(usize),
+    /// The block at this offset is as it was in the middle of the run.
+    Stale(usize),
+}
+
+impl Damage {
+    fn name(self) -> &'static str {
+        match self {
+            Damage::Flip(_, 0xff) => "flip-byte",
+            Damage::Flip(..) => "flip-bit",
+            Damage::Zero(_) => "zero-byte",
+            Damage::Cut(_) => "cut-tail",
+            Damage::Stale(_) => "stale-block",
+        }
+    }
+
+    /// All that can be done to a file of these bytes, `older` in the middle of the run.
+    fn all(bytes: &[u8], older: &[u8]) -> Vec<Damage> {
+        let mut all = Vec::new();
+        for at in 0..bytes.len() {
+            all.extend([Damage::Flip(at, 0xff), Damage::Flip(at, 1 << (at % 8))]);
+            all.extend((bytes[at] != 0).then_some(Damage::Zero(at)));
+            all.push(Damage::Cut(at));
+        }
+        let differs = |at: &usize| older.len() > *at && block(bytes, *at) != block(older, *at);
+        all.extend((0..bytes.len()).step_by(BLOCK).filter(differs).map(Damage::Stale));
+        all
+    }
+
+    fn apply(self, bytes: &[u8], older: &[u8]) -> Vec<u8> {
+        let mut damaged = bytes.to_vec();
+        match self {
+            Damage::Flip(at, mask) => damaged[at] ^= mask,
+            Damage::Zero(at) => damaged[at] = 0,
+            Damage::Cut(at) => damaged.truncate(at),
+            Damage::Stale(at) => {
+                let end = (at + BLOCK).min(damaged.len());
+                let mut stale = block(older, at).to_vec();
+                stale.resize(end - at, 0);
+                damaged[at..end].copy_from_slice(&stale);
+            }
+        }
+        damaged
+    }
+
+    fn offset(self) -> usize {
+        let (Damage::Flip(at, _) | Damage::Zero(at) | Damage::Cut(at) | Damage::Stale(at)) = self;
+        at
+    }
+}
+
+fn block(bytes: &[u8], at: usize) -> &[u8] {
+    &bytes[at.min(bytes.len())..(at + BLOCK).min(bytes.len())]
+}
+
+/// An image to damage, and what it must show.
+struct Specimen {
+    name: &'static str,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    older: Vec<(PathBuf, Vec<u8>)>,
+    contents: Contents,
+    /// From where each write may not be cut off any more.
+    covered: Vec<Vec<Option<u64>>>,
+}
+
+/// Damages the cell's store everywhere.
+pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bool) -> (Crash, Verdict, Option<String>) {
+    let tables = cell.plan.tables();
+    let opener = Opener { subject, cell, tables: &tables };
+    let plan = &cell.plan.power;
+    let pace = Pace { rate: plan.rate, sync_ns: plan.sync_latency_us * 1000, seed: mix(cell.seed, &[0]) };
+    let mut crash = Crash::default();
+    let mut worst = Verdict::Survived;
+    let recording = match record(&opener, &files(cell), &steps(cell, 0, plan.calls), pace) {
+        Ok(recording) => recording,
+        Err(e) => return (crash, Verdict::NotMeasured, Some(format!("the store does not run in memory: {e}"))),
+    };
+    let specimens = match specimens(&opener, &recording) {
+        Ok(specimens) => specimens,
+        Err((verdict, words)) => return (crash, verdict, Some(words)),
+    };
+    for specimen in specimens {
+        for file in 0..specimen.files.len() {
+            let (path, bytes) = &specimen.files[file];
+            let older = specimen.older.iter().find(|(p, _)| p == path).map_or(&[][..], |(_, bytes)| bytes);
+            for damage in Damage::all(bytes, older) {
+                let mut damaged = specimen.files.clone();
+                damaged[file].1 = damage.apply(bytes, older);
+                let name = format!("{}-{}", damage.name(), specimen.name);
+                let counts = crash.faults.entry(name.clone()).or_default();
+                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, damage, counts);
+                crash.cases += 1;
+                worst = worst.max(verdict);
+                if verdict > Verdict::NotMeasured {
+                    if crash.findings.len() < FINDINGS {
+                        let place = format!("byte {} of {}", damage.offset(), path.file_name().unwrap_or_default().display());
+                        crash.findings.push(finding(cell, &name, verdict, &format!("{words} ({place})"), crash.cases));
+                    }
+                    if cell.role == Role::Canary {
+                        return (crash, worst, None);
+                    }
+                }
+            }
+            if !go_on() {
+                return (crash, worst.max(Verdict::NotMeasured), None);
+            }
+        }
+    }
+    for counts in crash.faults.values() {
+        crash.corrupt += counts.corrupt;
+        crash.unopenable += counts.unopenable;
+        crash.hung += counts.hung;
+        crash.lost_promised += counts.lost;
+    }
+    (crash, worst, None)
+}
+
+fn finding(cell: &CellPlan, fault: &str, verdict: Verdict, words: &str, number: u64) -> Finding {
+    Finding {
+        id: format!("{}#{fault}-{number}", cell.id),
+        verdict,
+        profile: fault.to_owned(),
+        summary: words.to_owned(),
+        replay: format!("harness run {} --only rot --subject {} --sync {}", cell.plan.source, cell.subject, cell.sync.0),
+        models: Vec::new(),
+        explanation: None,
+    }
+}
+
+/// The store after it was closed, and as its process left it before.
+fn specimens(opener: &Opener<'_>, recording: &Recording) -> Result<Vec<Specimen>, (Verdict, String)> {
+    let layout = Layout::new(&recording.trace);
+    let Some(model) = Model::named("process") else { return Ok(Vec::new()) };
+    let at = |position: u64| {
+        let view = View::new(&layout, model, position);
+        view.all().image(&view).1
+    };
+    let works = recording.trace.marks.iter().filter(|(_, mark)| *mark == Mark::Work);
+    let closing = works.map(|(at, _)| *at).max().unwrap_or(recording.trace.end);
+    let older = at(closing / 2);
+    let floors = Floors::new(opener, recording);
+    let make = |name, position: u64, covered| {
+        let files = at(position);
+        let disk = MemFs::with_files([PathBuf::from(HOME)], files.clone());
+        let contents = recover(opener, &disk).contents?;
+        Ok(Specimen { name, files, older: older.clone(), contents, covered })
+    };
+    let acked = |w: &crate::oracle::kv::Written| w.slot.acked_by(u64::MAX);
+    let all = recording.writes.iter().map(|c| c.iter().map(acked).collect()).collect();
+    Ok(vec![make("closed", recording.trace.end, all)?, make("killed", closing, covered(recording, &floors))?])
+}
+
+/// A promised write is safe from being cut when a record written after its sync could tell of it.
+fn covered(recording: &Recording, floors: &Floors) -> Vec<Vec<Option<u64>>> {
+    let logged = |w: &&crate::oracle::kv::Written| w.level != Durability::Async && w.slot.acked_by(u64::MAX).is_some();
+    let last = recording.writes.iter().flatten().filter(logged).map(|w| w.slot.begin).max().unwrap_or(0);
+    let safe = |from: &Option<u64>| from.filter(|from| *from < last);
+    floors.power.iter().map(|client| client.iter().map(safe).collect()).collect()
+}
+
+fn judge(
+    opener: &Opener<'_>,
+    recording: &Recording,
+    specimen: &Specimen,
+    damaged: Vec<(PathBuf, Vec<u8>)>,
+    damage: Damage,
+    counts: &mut FaultCounts,
+) -> (Verdict, String) {
+    counts.cases += 1;
+    let recovered = recover(opener, &MemFs::with_files([PathBuf::from(HOME)], damaged));
+    let contents = match recovered.contents {
+        Ok(contents) => contents,
+        // A refusal is the answer that is wanted; a panic or worse is not.
+        Err((Verdict::Hung, words)) => {
+            counts.hung += 1;
+            return (Verdict::Hung, words);
+        }
+        Err((verdict, words)) if words.starts_with("it panicked") => {
+            counts.unopenable += 1;
+            return (verdict, words);
+        }
+        Err(_) => {
+            counts.reported += 1;
+            return (Verdict::Survived, String::new());
+        }
+    };
+    if let Some(words) = recovered.second {
+        counts.corrupt += 1;
+        return (Verdict::Corrupt, words);
+    }
+    if contents == specimen.contents {
+        counts.harmless += 1;
+        return (Verdict::Survived, String::new());
+    }
+    // With its tail a file loses the records that tell what was synced: the rest is an older store, whole.
+    let cut = matches!(damage, Damage::Cut(_));
+    let nothing: Vec<Vec<Option<u64>>> = recording.writes.iter().map(|client| vec![None; client.len()]).collect();
+    let floors = if cut { &nothing } else { &specimen.covered };
+    let found = Judge::new(&recording.base, &recording.writes, floors, opener.subject.keeps_prefix()).judge(&contents, u64::MAX);
+    if let Some(wrong) = found.wrong.first() {
+        counts.corrupt += 1;
+        return (Verdict::Corrupt, wrong.clone());
+    }
+    if found.lost_promised > 0 {
+        counts.lost += 1;
+        return (Verdict::Lost, format!("{} writes that had been synced are missing, and nothing was said", found.lost_promised));
+    }
+    if recovered.repaired.is_none() && !cut {
+        counts.corrupt += 1;
+        return (Verdict::Corrupt, "the store shows something else than was written and does not say so".to_owned());
+    }
+    counts.cut += 1;
+    (Verdict::Survived, String::new())
+}
