@@ -53,6 +53,8 @@ pub struct Judgement {
     pub oldest_lost: Option<u64>,
     /// What is there but should not be, or torn apart; one sentence each.
     pub wrong: Vec<String>,
+    /// Values among `wrong` that nobody wrote.
+    pub phantoms: u64,
     /// For each client, for each of its writes: whether it is certainly missing.
     pub missing: Vec<Vec<bool>>,
 }
@@ -115,6 +117,7 @@ impl<'a> Judge<'a> {
             for (key, value) in keys {
                 if !self.versions.contains_key(&(table, key.as_str())) {
                     judgement.wrong.push(phantom(table, key, Some(value)));
+                    judgement.phantoms += 1;
                 }
             }
         }
@@ -132,14 +135,18 @@ impl<'a> Judge<'a> {
                 (Some(low), Some(high)) => drop(shown.insert((table, key), Shown { low, high })),
                 // Older than promised: counted below, write by write.
                 (None, Some(high)) => drop(shown.insert((table, key), Shown { low: high, high })),
-                _ => judgement.wrong.push(phantom(table, key, found)),
+                _ => {
+                    judgement.wrong.push(phantom(table, key, found));
+                    judgement.phantoms += u64::from(found.is_some());
+                }
             }
         }
         let mut visible_until = 0;
         let mut states = Vec::new();
         for (c, client) in writes.iter().enumerate() {
             for (w, write) in client.iter().enumerate().take_while(|(_, write)| write.slot.begin < until) {
-                let state = visibility((c, w), write, &self.versions, &shown);
+                let acked = write.slot.acked_by(until).is_some();
+                let state = visibility((c, w), write, acked, &self.versions, &shown);
                 if state.torn() {
                     let changes = write.changes.len();
                     judgement.wrong.push(format!("a batch of {changes} changes is there in part: {}", describe(write)));
@@ -213,9 +220,12 @@ impl Visibility {
     }
 }
 
+/// A later version shows that an acknowledged write was there before it; of one that failed or was in flight
+/// only its own version tells.
 fn visibility(
     id: (usize, usize),
     write: &Written,
+    acked: bool,
     versions: &BTreeMap<(usize, &str), Vec<Version<'_>>>,
     shown: &BTreeMap<(usize, &str), Shown>,
 ) -> Visibility {
@@ -224,7 +234,7 @@ fn visibility(
         let place = (change.table, change.key.as_str());
         let (Some(list), Some(shown)) = (versions.get(&place), shown.get(&place)) else { continue };
         let Some(at) = list.iter().position(|v| v.write == Some(id)) else { continue };
-        some_there |= shown.low >= at;
+        some_there |= if acked { shown.low >= at } else { shown.low == at && shown.high == at };
         some_missing |= shown.high < at;
         all_missing &= shown.high < at;
     }
@@ -337,6 +347,18 @@ mod tests {
             write(&[("a", Some("2"))], Outcome::Acked(12), 10),
         ];
         assert_eq!(check(&[], over, &[("a", "2"), ("b", "1")], Promise::Process).verdict(), Verdict::Survived);
+    }
+
+    #[test]
+    fn a_failed_batch_that_was_overwritten_tells_nothing() {
+        let writes = |outcome| {
+            vec![
+                write(&[("a", Some("1")), ("b", Some("1"))], outcome, 5),
+                write(&[("a", Some("2"))], Outcome::Acked(12), 10),
+            ]
+        };
+        assert_eq!(check(&[], writes(Outcome::Failed(9)), &[("a", "2")], Promise::Process).verdict(), Verdict::Survived);
+        assert_eq!(check(&[], writes(Outcome::Acked(9)), &[("a", "2")], Promise::None).verdict(), Verdict::Corrupt);
     }
 
     #[test]
