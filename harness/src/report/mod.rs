@@ -5,6 +5,7 @@
 //! **Invariant:** imports nothing of the harness but `result`. No figure is made up here: what was not
 //! measured is "n/a" in every format, and no input makes a report panic.
 
+mod crash;
 mod html;
 mod json;
 mod markdown;

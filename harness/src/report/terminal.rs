@@ -135,7 +135,7 @@ impl Laid {
         let head = if figures { broken(&name) } else { name.clone() };
         let value = |value: &Value| match value {
             Value::Figure(text) => text.replace(' ', ""),
-            Value::Text(text) => text.replace(" (", "\n("),
+            Value::Text(_) | Value::Judged(..) => value.words().replace(" (", "\n("),
             _ => value.words(),
         };
         let values: Vec<String> = table.rows.iter().map(|row| row.values.get(i).map(value).unwrap_or_default()).collect();
