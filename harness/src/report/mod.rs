@@ -12,9 +12,11 @@ mod markdown;
 mod svg;
 mod tables;
 mod terminal;
+mod tradeoff;
 pub mod words;
 
 pub use html::html;
 pub use json::{json, schema};
 pub use markdown::markdown;
 pub use terminal::terminal;
+pub use tradeoff::chart;

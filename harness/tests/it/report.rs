@@ -2,8 +2,9 @@
 
 use harness::report::{self, words};
 use harness::result::{
-    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Finding, Host, Model, ModelCheck, Money, OpStats, Percentiles,
-    Phase, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Storage, Ttfp, Verdict, Warning,
+    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Explanation, FaultCounts, Finding, Host, Loss, Model, ModelCheck,
+    ModelCounts, Money, OpStats, Percentiles, Phase, Power, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space,
+    Spread, Storage, Ttfp, Verdict, Warning,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -82,6 +83,145 @@ fn bad_sample() -> Results {
         }
     }
     results
+}
+
+/// Power cut under every policy, calls that fail and bytes that rot, beside all of [`sample`].
+fn power_sample() -> Results {
+    let mut results = sample();
+    results.cells.retain(|cell| !matches!(cell.kind, CellKind::Power | CellKind::Rot));
+    for (i, sync) in POLICIES.into_iter().enumerate() {
+        let mut cell =
+            power_cell("typed", Role::Store, sync, [9_870.0, 9_640.0, 104.0, 0.0][i], [None, None, Some(110.0), None][i]);
+        if sync == "always" {
+            let power = power_of(&mut cell);
+            power.redundant_syncs = vec!["sync of directory `db` after call 3".to_owned()];
+        }
+        results.cells.push(cell);
+        let faults = ["EIO on write", "ENOSPC on write", "short write"].map(|name| (name.to_owned(), faulty(12, 0)));
+        results.cells.push(fault_cell("typed", CellKind::Error, sync, faults.into()));
+        results.cells.push(fault_cell(
+            "typed",
+            CellKind::Rot,
+            sync,
+            BTreeMap::from([("flipped byte".to_owned(), faulty(40, 0))]),
+        ));
+    }
+    let mut canary = power_cell("skip-sync", Role::Canary, "always", 31.0, None);
+    canary.verdict = Verdict::Lost;
+    if let Some(crash) = canary.crash.as_mut() {
+        crash.lost_promised = 9;
+        let found = finding("put-small//skip-sync/always/power#1", Verdict::Lost, "key k3 promised at op 17 is missing");
+        crash.findings.push(Finding {
+            profile: "ext4-ordered".to_owned(),
+            models: vec!["btrfs".to_owned(), "ext4-ordered".to_owned()],
+            explanation: Some(Explanation {
+                lost_effects: vec!["write of 64 bytes at 4096 of `wal/1`".to_owned()],
+                operations: vec!["put k3".to_owned(), "put k4".to_owned()],
+                barrier: Some("sync file `wal/1` after call 17, before call 21".to_owned()),
+                verified: true,
+            }),
+            ..found
+        });
+    }
+    results.cells.push(canary);
+    results.run.cells_planned = results.cells.len() as u64;
+    results
+}
+
+/// A store that lost what its policy promised, to failing calls and to power cuts.
+fn bad_power_sample() -> Results {
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.role == Role::Store && cell.sync == "always") {
+        let Some(crash) = cell.crash.as_mut() else { continue };
+        match (cell.kind, &mut crash.power) {
+            (CellKind::Power, Some(power)) => {
+                cell.verdict = Verdict::Corrupt;
+                let xfs = power.by_model.get_mut("xfs").unwrap();
+                (xfs.survived, xfs.lost, xfs.corrupt) = (xfs.survived - 5, 3, 2);
+                let found = finding("put-small//typed/always/power#1", Verdict::Corrupt, "a value that was never written");
+                crash.findings.push(Finding { profile: "xfs".to_owned(), models: vec!["xfs".to_owned()], ..found });
+                (crash.corrupt, crash.lost_promised) = (2, 3);
+            }
+            (CellKind::Error, _) => {
+                cell.verdict = Verdict::Lost;
+                crash.faults.insert("EIO on sync".to_owned(), faulty(12, 4));
+            }
+            _ => {}
+        }
+    }
+    results
+}
+
+fn power_of(cell: &mut Cell) -> &mut Power {
+    cell.crash.as_mut().and_then(|crash| crash.power.as_mut()).unwrap()
+}
+
+fn faulty(cases: u64, lost: u64) -> FaultCounts {
+    FaultCounts { cases, reported: cases - lost, harmless: 0, cut: 1, lost, ..FaultCounts::default() }
+}
+
+fn fault_cell(subject: &str, kind: CellKind, sync: &str, faults: BTreeMap<String, FaultCounts>) -> Cell {
+    let mut cell = cell("put-small", subject, Role::Store, sync, kind);
+    let cases = faults.values().map(|fault| fault.cases).sum();
+    cell.crash = Some(Crash { cases, acked: 900, promised: 300, faults, ..Crash::default() });
+    cell
+}
+
+/// A lying disk takes something under every policy, and nobody promised otherwise.
+fn power_cell(subject: &str, role: Role, sync: &str, worst_ms: f64, bound_ms: Option<f64>) -> Cell {
+    let mut cell = cell("put-small", subject, role, sync, CellKind::Power);
+    let spread = |share: f64| Some(Spread { p50: worst_ms * share * 0.5, p99: worst_ms * share * 0.98, max: worst_ms * share });
+    let counts = |share: f64, taken: u64| ModelCounts {
+        covered: taken == 0,
+        states_tried: 900,
+        states_distinct: 400,
+        by_strategy: BTreeMap::from([("keep-none".to_owned(), 300), ("torn-last".to_owned(), 100)]),
+        survived: 400 - taken,
+        lost: taken,
+        lost_promised: taken.min(2),
+        lost_acked: spread(share),
+        loss_window_ms: spread(share),
+        best_loss_window_ms: spread(share * 0.25),
+        ..ModelCounts::default()
+    };
+    let by_model = [("process", 0.0, 0), ("ext4-ordered", 0.9, 0), ("xfs", 0.95, 0), ("posix", 1.0, 0), ("torn", 1.0, 0)];
+    let by_model = by_model.into_iter().chain([("lying-disk", 40.0, 77)]);
+    let unbounded = matches!(sync, "never" | "manual");
+    let power = Power {
+        traces: 3,
+        calls: 4_211,
+        crash_points: 1_870,
+        states_tried: 5_400,
+        states_distinct: 2_400,
+        by_depth: vec![2_100, 300],
+        left_out: 17,
+        ended_by: "count".to_owned(),
+        states_per_second: 812.0,
+        by_model: by_model.map(|(name, share, taken)| (name.to_owned(), counts(share, taken))).collect(),
+        by_strategy: BTreeMap::from([("keep-none".to_owned(), 1_800), ("torn-last".to_owned(), 420), ("random".to_owned(), 180)]),
+        loss: Some(Loss {
+            rate_per_s: 1_000.0,
+            sync_latency_ns: 2_000_000,
+            duration_ns: 10_000_000_000,
+            acked: 10_012,
+            moments: 250,
+            bound_ms,
+            unbounded,
+            worst_ops: worst_ms as u64,
+            worst_ms,
+        }),
+        redundant_syncs: Vec::new(),
+    };
+    cell.crash = Some(Crash {
+        cases: power.states_tried,
+        acked: 10_012,
+        promised: 9_100,
+        lost_acked_max: worst_ms as u64,
+        loss_window_ms_max: worst_ms,
+        power: Some(power),
+        ..Crash::default()
+    });
+    cell
 }
 
 fn empty() -> Results {
@@ -296,7 +436,17 @@ fn all_formats(results: &Results) -> [String; 4] {
 fn sample_pages_can_be_looked_at() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sample-report");
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, results) in [("report", sample()), ("bad", bad_sample()), ("empty", empty())] {
+    let pages = [
+        ("report", sample()),
+        ("bad", bad_sample()),
+        ("power", power_sample()),
+        ("bad-power", bad_power_sample()),
+        ("empty", empty()),
+    ];
+    for (name, results) in pages {
+        if let Some(chart) = report::chart(&results) {
+            std::fs::write(folder.join(name).with_extension("svg"), chart).unwrap();
+        }
         std::fs::write(folder.join(name).with_extension("html"), report::html(&results)).unwrap();
         std::fs::write(folder.join(name).with_extension("md"), report::markdown(&results)).unwrap();
         std::fs::write(folder.join(name).with_extension("txt"), report::terminal(&results, Some(100), false)).unwrap();
@@ -324,7 +474,10 @@ fn every_cell_is_in_every_format() {
 #[test]
 fn the_first_line_says_how_it_ended_and_what_was_found() {
     let first = |results: &Results| report::terminal(results, None, false).lines().next().unwrap_or_default().to_owned();
-    check_line(&first(&sample()), &["✓ Every promise held", "2 stores", "4 sync policies", "1,080 crashes"]);
+    check_line(
+        &first(&sample()),
+        &["✓ Every promise held", "2 stores", "4 sync policies", "960 kills, 120 faults", "1 of 1 canary convicted."],
+    );
     check_line(&first(&bad_sample()), &["INTERRUPTED: 30 of 39 planned cells.", "Durability violated", "hung", "3 more"]);
     check_line(&first(&empty()), &["Nothing was measured"]);
     let mut partial = sample();
