@@ -337,8 +337,8 @@ pub(super) fn simulation(loss: &Loss) -> String {
     let moments =
         if loss.moments > 0 { format!(", crashed at {}", words::counted(loss.moments, "moment")) } else { String::new() };
     format!(
-        "Simulated: {} requests at random times, {} for a sync, a run of {}{moments}.",
-        words::rate(loss.rate_per_s),
+        "Simulated: {} requests a second at random times, {} for a sync, a run of {}{moments}.",
+        words::figure(loss.rate_per_s),
         time(loss.sync_latency_ns),
         time(loss.duration_ns)
     )
@@ -350,7 +350,7 @@ pub(super) fn loss_window(results: &Results) -> Table {
         .filter(|(cell, _)| cell.role != Role::Canary)
         .filter_map(|(cell, power)| Some((cell, power, power.loss.as_ref()?)))
         .collect();
-    let mut notes = vec!["A power loss takes what was acknowledged and not yet on the device. Lost at worst: the most operations, and the age of the oldest, over all moments and all fault models that the policy's contract covers. Median moment: the worst state of the worst such model there. Best case: at the median moment too, in the state that kept the most.".to_owned()];
+    let mut notes = vec!["A power loss takes what was acknowledged and not yet on the device. Lost at worst: the most operations, and the age of the oldest, over all moments and all fault models that the policy's contract covers. Median moment: the worst state there under the model that takes the most. Best case: the same, in the state that kept the most.".to_owned()];
     let mut simulations: Vec<String> = found.iter().map(|(.., loss)| simulation(loss)).collect();
     simulations.dedup();
     notes.extend(simulations);
@@ -366,8 +366,7 @@ pub(super) fn loss_window(results: &Results) -> Table {
     }
     let ms = |ms: f64| if ms > 0.0 || ms.is_nan() { words::ms(ms) } else { "nothing".to_owned() };
     let rows = found.iter().map(|(cell, power, loss)| {
-        let covered = power.by_model.values().filter(|counts| counts.covered);
-        let best = covered.filter_map(|counts| counts.best_loss_window_ms).map(|window| window.p50).min_by(f64::total_cmp);
+        let best = worst_model(power).and_then(|counts| counts.best_loss_window_ms).map(|window| window.p50);
         let first = ttfp.and_then(|at| first_payment(results, at, &cell.subject, &cell.sync));
         row(
             cell,
@@ -508,9 +507,12 @@ fn models(results: &Results) -> Table {
                 figure(words::count(counts.states_distinct)),
                 figure(words::count(counts.survived)),
                 figure(words::count(counts.lost)),
-                figure(words::count(counts.corrupt)),
-                figure(words::count(counts.unopenable)),
-                figure(words::count(counts.hung)),
+                figure(format!(
+                    "{} / {} / {}",
+                    words::count(counts.corrupt),
+                    words::count(counts.unopenable),
+                    words::count(counts.hung)
+                )),
                 maybe(counts.lost_acked.map(|lost| lost.max), words::figure),
                 maybe(counts.loss_window_ms.map(|ms| ms.max), window),
             ],
@@ -526,9 +528,7 @@ fn models(results: &Results) -> Table {
         "distinct",
         "survived",
         "lost",
-        "corrupt",
-        "unopenable",
-        "hung",
+        "corrupt / unopenable / hung",
         "acked lost",
         "loss window",
     ];
@@ -599,7 +599,7 @@ fn canaries(results: &Results) -> Table {
     let rows = cells.clone().map(|cell| {
         let convicted = cell.verdict > Verdict::NotMeasured && cell.verdict != Verdict::HarnessBroken;
         let found = cell.crash.iter().flat_map(|crash| &crash.findings);
-        let mut by: BTreeSet<&str> = found.clone().flat_map(minimal_models).collect();
+        let mut by: BTreeSet<&str> = found.clone().flat_map(weakest).collect();
         for (name, fault) in cell.crash.iter().flat_map(|crash| &crash.faults) {
             if sum([fault.lost, fault.corrupt, fault.unopenable, fault.hung].into_iter()) > 0 {
                 by.insert(name);
@@ -629,11 +629,19 @@ fn canaries(results: &Results) -> Table {
     }
 }
 
-/// Every minimal fault model that shows a finding.
-fn minimal_models(finding: &Finding) -> impl Iterator<Item = &str> {
-    let weakest = finding.models.is_empty().then_some(finding.profile.as_str());
-    finding.models.iter().map(String::as_str).chain(weakest).filter(|name| !name.is_empty())
+/// The weakest faults that show a finding: no model of these contains another.
+fn weakest(finding: &Finding) -> Vec<&str> {
+    let mut all: Vec<&str> = finding.models.iter().map(String::as_str).collect();
+    if !all.contains(&finding.profile.as_str()) {
+        all.push(&finding.profile);
+    }
+    all.retain(|name| !name.is_empty());
+    all.sort_by_key(|name| words::model_rank(name));
+    all
 }
+
+/// The column of [`findings`] that says how they come about.
+const EXPLANATION: usize = 6;
 
 /// What was found wrong, with the way it comes about.
 pub(super) fn findings(results: &Results) -> Section {
@@ -642,43 +650,29 @@ pub(super) fn findings(results: &Results) -> Section {
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(cell, _, finding)| (cell.role == Role::Canary, Reverse(finding.verdict)));
     let rows = found.into_iter().map(|(cell, crash, finding)| {
-        let mut models: Vec<&str> = finding.models.iter().map(String::as_str).collect();
-        models.sort_by_key(|name| words::model_rank(name));
+        let weakest = weakest(finding);
         let covers =
             |name: &&str| crash.power.as_ref().and_then(|power| power.by_model.get(*name)).is_none_or(|model| model.covered);
-        let nobodys = !models.is_empty() && !models.iter().any(covers);
+        let nobodys = !weakest.is_empty() && !weakest.iter().any(covers);
         let values = vec![
             text(&finding.id),
             Value::Text(named(&cell.subject, cell.role)),
             text(&cell.sync),
             if nobodys { Value::Text(words::NOT_PROMISED.to_owned()) } else { Value::Verdict(finding.verdict) },
-            text(&finding.profile),
-            if models.is_empty() { Value::Missing } else { text(&models.join(", ")) },
+            if weakest.is_empty() { Value::Missing } else { text(&weakest.join(", ")) },
             text(&finding.summary),
             explained(finding).map_or(Value::Missing, Value::Text),
             Value::Code(words::line(&finding.replay)),
         ];
         row(cell, values)
     });
-    let heads = [
-        "finding",
-        "store",
-        "sync",
-        "verdict",
-        "weakest fault",
-        "fault models",
-        "what happened",
-        "how it comes about",
-        "see it again",
-    ];
+    let heads = ["finding", "store", "sync", "verdict", "weakest fault", "what happened", "how it comes about", "see it again"];
     let mut columns = columns(&heads);
     columns.iter_mut().for_each(|column| column.figures = false);
     let mut table = Table { columns, rows: rows.collect(), ..Table::default() };
-    // Kills have neither models nor an explanation, and a run of kills need not say so.
-    for column in [7, 5] {
-        if table.rows.iter().all(|row| row.values.get(column) == Some(&Value::Missing)) {
-            table.keep(|i| i != column);
-        }
+    // A kill has no explanation, and a run of kills need not say so.
+    if table.rows.iter().all(|row| row.values.get(EXPLANATION) == Some(&Value::Missing)) {
+        table.keep(|i| i != EXPLANATION);
     }
     let points = powers(results).flat_map(|(cell, power)| {
         let place = place(&cell.scenario, &cell.group);

@@ -67,6 +67,8 @@ const EXPENDABLE: &[&str] = &[
     "reopen p50",
     "errors",
     "acked",
+    "calls",
+    "tried",
     "vs published",
     "corrupt / unopenable / hung",
     "count",
@@ -150,7 +152,7 @@ fn found(table: &Table, width: Option<usize>, paint: &Paint) -> String {
     let mut out = String::new();
     for row in &table.rows {
         let (code, words): (Vec<&Value>, Vec<&Value>) = row.values.iter().partition(|value| matches!(value, Value::Code(_)));
-        let words: Vec<String> = words.into_iter().map(Value::words).collect();
+        let words: Vec<String> = words.into_iter().filter(|value| **value != Value::Missing).map(Value::words).collect();
         out += &paint.verdicts(&wrap(&format!("• {}", words.join(" · ")), "  ", width));
         for command in code {
             out += &format!("    {}\n", command.words());

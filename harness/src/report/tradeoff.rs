@@ -186,7 +186,7 @@ impl Picture<'_> {
         }
         let below = "p99 of an acknowledged write on the real disk (logarithmic)";
         c.text((LEFT + RIGHT) / 2.0, top + NOTHING.1 + 31.0, below, MUTED, 12.0, HPos::Center);
-        let mut taken = Taken { boxes: Vec::new(), top: top + UNBOUNDED.0, bottom: top + NOTHING.1 };
+        let mut taken = Taken { boxes: Vec::new() };
         taken.write(c, LEFT + 8.0, top + UNBOUNDED.0 + 11.0, &self.unbounded());
         taken.write(c, LEFT + 8.0, top + NOTHING.0 + 11.0, "nothing lost");
         let placed: Vec<(f64, f64, &Point<'_>)> =
@@ -194,16 +194,21 @@ impl Picture<'_> {
         for (at_x, at_y, point) in &placed {
             taken.boxes.push((at_x - 8.0, at_y - 8.0, at_x + 8.0, at_y + 8.0));
             let paint = Paint(looks.index(&point.cell.sync));
-            c.line(x.at(point.op.service.p50 as f64), *at_y, *at_x, *at_y, paint, 1.25);
+            let median = x.at(point.op.service.p50 as f64);
+            c.line(median, *at_y, *at_x, *at_y, paint, 1.25);
+            taken.boxes.push((median.min(*at_x), at_y - 3.0, median.max(*at_x), at_y + 3.0));
             if point.loss.unbounded || crash::nothing_lost(point.loss) {
                 continue;
             }
             if let Some(median) = point.median {
                 let end = if median > 0.0 { y.at(median * 1e6) } else { top + NOTHING.0 };
                 c.line(*at_x, end.max(*at_y), *at_x, *at_y, paint, 1.25);
+                taken.boxes.push((at_x - 3.0, *at_y, at_x + 3.0, end.max(*at_y)));
             }
             if let Some(bound) = point.loss.bound_ms.filter(|bound| *bound > 0.0) {
-                c.line(at_x - 11.0, y.at(bound * 1e6), at_x + 11.0, y.at(bound * 1e6), INK, 2.0);
+                let bound = y.at(bound * 1e6);
+                c.line(at_x - 11.0, bound, at_x + 11.0, bound, INK, 2.0);
+                taken.boxes.push((at_x - 11.0, bound - 3.0, at_x + 11.0, bound + 3.0));
             }
         }
         let subjects: BTreeSet<&str> = self.points.iter().map(|point| point.cell.subject.as_str()).collect();
@@ -225,8 +230,13 @@ impl Picture<'_> {
             if broken {
                 name = format!("{name} · ✗ {}", words::verdict(point.cell.verdict));
             }
-            let figures = format!("p99 {} · {}", words::ns(point.p99), lost(point.loss));
-            taken.label(c, (*at_x, *at_y), (&name, &figures), broken);
+            let cost = format!("p99 {}", words::ns(point.p99));
+            let figures = match point.loss {
+                loss if !crash::nothing_lost(loss) => format!("{cost} · {} lost", words::ms(loss.worst_ms)),
+                _ if broken => cost,
+                _ => format!("{cost} · nothing lost"),
+            };
+            taken.label(c, (*at_x, *at_y), (top + band(point).0, top + band(point).1), (&name, &figures), broken);
         }
     }
 
@@ -239,26 +249,25 @@ impl Picture<'_> {
     }
 }
 
-fn height(point: &Point<'_>, y: &Scale, top: f64) -> f64 {
+/// The part of the picture that a point belongs to.
+fn band(point: &Point<'_>) -> (f64, f64) {
     match point.loss {
-        loss if loss.unbounded => top + UNBOUNDED.0 + 38.0,
-        loss if crash::nothing_lost(loss) => top + NOTHING.0 + 38.0,
-        loss => y.at(loss.worst_ms * 1e6),
+        loss if loss.unbounded => UNBOUNDED,
+        loss if crash::nothing_lost(loss) => NOTHING,
+        _ => SCALE,
     }
 }
 
-fn lost(loss: &Loss) -> String {
-    match loss {
-        loss if crash::nothing_lost(loss) => "nothing lost".to_owned(),
-        loss => format!("{} lost", words::ms(loss.worst_ms)),
+fn height(point: &Point<'_>, y: &Scale, top: f64) -> f64 {
+    match band(point) {
+        SCALE => y.at(point.loss.worst_ms * 1e6),
+        (upper, _) => top + upper + 38.0,
     }
 }
 
 /// Where something is written already: left, upper, right and lower edges.
 struct Taken {
     boxes: Vec<(f64, f64, f64, f64)>,
-    top: f64,
-    bottom: f64,
 }
 
 impl Taken {
@@ -267,16 +276,23 @@ impl Taken {
         self.boxes.push((x, y - 8.0, x + svg::width_of(text, 11.5), y + 8.0));
     }
 
-    /// Writes two lines beside a point where they cover the least that is there already.
-    fn label(&mut self, c: &mut Canvas<'_>, (x, y): (f64, f64), (name, figures): (&str, &str), broken: bool) {
+    /// Writes two lines beside a point where they cover the least that is there already, in the point's own band:
+    /// in another they would say something else.
+    fn label(
+        &mut self,
+        c: &mut Canvas<'_>,
+        (x, y): (f64, f64),
+        (top, bottom): (f64, f64),
+        (name, figures): (&str, &str),
+        broken: bool,
+    ) {
         let wide = svg::width_of(name, 13.0).max(svg::width_of(figures, 11.0)) + 6.0;
         let beside = [(x + 12.0, 0.0), (x - 12.0 - wide, 0.0), (x - wide / 2.0, 26.0), (x - wide / 2.0, -26.0)];
         let steps = [0.0, -18.0, 18.0, -32.0, 32.0, -48.0, 48.0, -64.0, 64.0];
         let spots = steps.iter().flat_map(|step| beside.iter().map(move |(left, down)| (*left, y + down + step)));
         let cost = |left: f64, middle: f64| {
             let (right, upper, lower) = (left + wide, middle - 15.0, middle + 15.0);
-            let outside =
-                (LEFT - left).max(0.0) + (right - RIGHT).max(0.0) + (self.top - upper).max(0.0) + (lower - self.bottom).max(0.0);
+            let outside = (LEFT - left).max(0.0) + (right - RIGHT).max(0.0) + (top - upper).max(0.0) + (lower - bottom).max(0.0);
             let covered = self
                 .boxes
                 .iter()

@@ -553,7 +553,7 @@ fn what_was_not_measured_is_not_zero() {
 #[test]
 fn hostile_names_stay_text() {
     let evil = "</script><b onclick=\"x\">&'|`\n| x |\u{1b}[31m<img src=http://evil.example/x>\u{2028}";
-    let mut results = bad_sample();
+    let mut results = bad_power_sample();
     results.run.argv.push(evil.to_owned());
     results.run.id = evil.to_owned();
     results.host.cpu = evil.to_owned();
@@ -578,12 +578,37 @@ fn hostile_names_stay_text() {
                 id: evil.to_owned(),
                 profile: evil.to_owned(),
                 replay: evil.to_owned(),
-                models: Vec::new(),
-                explanation: None,
+                models: vec![evil.to_owned()],
+                explanation: Some(Explanation {
+                    lost_effects: vec![evil.to_owned()],
+                    operations: vec![evil.to_owned()],
+                    barrier: Some(evil.to_owned()),
+                    verified: false,
+                }),
                 ..finding("f", Verdict::Lost, evil)
             });
+            if !crash.faults.is_empty() {
+                crash.faults.insert(evil.to_owned(), faulty(3, 1));
+            }
+            if let Some(power) = &mut crash.power {
+                let counts = power.by_model["posix"].clone();
+                power.by_model.insert(evil.to_owned(), counts);
+                power.by_strategy.insert(evil.to_owned(), 7);
+                power.redundant_syncs.push(evil.to_owned());
+                power.ended_by = evil.to_owned();
+            }
         }
     }
+    results.storage.filesystem = evil.to_owned();
+    let chart = report::chart(&results).unwrap();
+    assert!(!chart.contains("<b") && !chart.contains("<img") && !chart.contains("</script"), "markup got through");
+    // Labels are cut short, so their beginning has to do.
+    check_line(
+        &chart,
+        &["always&lt;/script", "aria-label=\"What each sync policy costs, and what a power loss takes: put-small&lt;/script"],
+    );
+    let tags = chart.matches('<').count();
+    assert_eq!(tags, chart.matches('>').count(), "every < of the picture opens a tag");
     let page = report::html(&results);
     assert!(!page.contains("<b onclick") && !page.contains("<img"), "markup got through");
     assert_eq!(page.matches("</script>").count(), 1, "the data ends where the page says");
@@ -601,7 +626,7 @@ fn hostile_names_stay_text() {
 
 #[test]
 fn a_page_loads_nothing() {
-    for results in [sample(), bad_sample(), empty()] {
+    for results in [sample(), bad_sample(), power_sample(), empty()] {
         let page = report::html(&results);
         for needle in ["http://", "https://", "@import", "url(", "src="] {
             assert!(!page.contains(needle), "the page contains {needle}");
@@ -633,9 +658,254 @@ fn every_chart_has_data_a_label_and_a_caption() {
     assert!(!report::html(&empty()).contains("<figure"), "a chart without data is left out");
 }
 
+/// Lines of a table's rows that begin with this.
+fn rows<'a>(markdown: &'a str, table: &str, begin: &str) -> Vec<&'a str> {
+    let table = markdown.split(&format!("\n### {table}")).nth(1).unwrap_or_else(|| panic!("no table {table}"));
+    let table = table.split("\n#").next().unwrap_or_default();
+    table.lines().filter(|line| line.starts_with(begin)).collect()
+}
+
+fn row<'a>(markdown: &'a str, table: &str, begin: &str) -> &'a str {
+    let found = rows(markdown, table, begin);
+    assert_eq!(found.len(), 1, "{begin} in {table}: {found:?}");
+    found[0]
+}
+
+/// Where a text of a picture begins.
+fn place_of(picture: &str, text: &str) -> (f64, f64) {
+    let before = picture.split(&format!(">\n{text}\n</text>")).next().filter(|before| before.len() < picture.len());
+    let tag = before.unwrap_or_else(|| panic!("{text} is not in the picture")).rsplit("<text ").next().unwrap();
+    let number = |name: &str| tag.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    (number("x"), number("y"))
+}
+
+#[test]
+fn the_chart_of_cost_and_loss_comes_first_and_stands_alone() {
+    let first = |results: &Results| {
+        let page = report::html(results);
+        page.split("<figure id=\"").nth(1).and_then(|rest| rest.split('"').next()).map(str::to_owned)
+    };
+    assert_eq!(first(&power_sample()).as_deref(), Some("chart-tradeoff"));
+    assert_eq!(first(&sample()).as_deref(), Some("chart-cost-and-loss"), "without power data, the chart of kills is the first");
+    assert!(report::chart(&sample()).is_none() && report::chart(&empty()).is_none(), "a picture without data");
+    let chart = report::chart(&power_sample()).unwrap();
+    assert!(chart.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"800\""));
+    assert!(!chart.contains("var(--") && !chart.contains("{label}") && !chart.contains("#01"), "a colour that only a page knows");
+    for policy in POLICIES {
+        place_of(&chart, policy);
+        check_line(&report::html(&power_sample()), &[&format!(">\n{policy}\n</text>")]);
+    }
+    check_line(
+        &chart,
+        &[
+            "fill=\"#fff\"",
+            "What each sync policy costs, and what a power loss takes: put-small",
+            "unbounded (run of 10 s)",
+            "p99 of an acknowledged write on the real disk (logarithmic)",
+            "Loss window: age of the oldest acknowledged write",
+            "put of put-small on ext4, where a sync of 4 KiB takes 348 µs (median)",
+            "1,000 requests a second at random times, 2.00 ms",
+            "p99 13.2 µs · 104 ms lost",
+        ],
+    );
+}
+
+#[test]
+fn slow_stands_right_and_safe_stands_low() {
+    // The lower edge of the upper band, and the upper edge of the lower one, by the words in their upper corners.
+    let band =
+        |chart: &str| (place_of(chart, "unbounded (run of 10 s)").1 + 49.0 * 4.0, place_of(chart, "nothing lost").1 - 11.0 * 4.0);
+    let chart = report::chart(&power_sample()).unwrap();
+    let (top, bottom) = band(&chart);
+    let [never, _, interval, always] = POLICIES.map(|policy| place_of(&chart, policy));
+    assert!(never.1 < top && top < interval.1 && interval.1 < bottom && bottom < always.1, "{never:?} {interval:?} {always:?}");
+    assert!(always.0 > interval.0, "{interval:?} {always:?}");
+    // Something lost, however little, is not nothing; and what has no bound stands at the edge, however little it was.
+    let mut results = power_sample();
+    let power_cells = |results: &mut Results, sync: &str, change: fn(&mut Loss)| {
+        for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power && cell.sync == sync) {
+            change(power_of(cell).loss.as_mut().unwrap());
+        }
+    };
+    power_cells(&mut results, "always", |loss| (loss.worst_ops, loss.worst_ms) = (1, 0.001));
+    power_cells(&mut results, "interval:100ms", |loss| (loss.unbounded, loss.worst_ms, loss.worst_ops) = (true, 0.0, 0));
+    let chart = report::chart(&results).unwrap();
+    let (top, bottom) = band(&chart);
+    let [_, _, interval, always] = POLICIES.map(|policy| place_of(&chart, policy));
+    assert!(always.1 > top && always.1 < bottom && interval.1 < top, "{interval:?} {always:?}");
+    // Without a p99 there is no place, and the picture says so.
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.sync == "never" && cell.subject == "typed") {
+        let phases = cell.bench.iter_mut().flat_map(|bench| &mut bench.phases);
+        phases.for_each(|phase| phase.ops.values_mut().for_each(|op| op.service.p99 = None));
+    }
+    check_line(&report::chart(&results).unwrap(), &["Not drawn, for want of a p99: typed under never."]);
+}
+
+#[test]
+fn a_broken_promise_is_seen_in_the_chart() {
+    let chart = report::chart(&bad_power_sample()).unwrap();
+    check_line(&chart, &["always · ✗ corrupt"]);
+    assert!(!report::chart(&power_sample()).unwrap().contains('✗'));
+}
+
+#[test]
+fn the_bench_cell_of_the_same_group_says_what_it_costs() {
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power) {
+        cell.group = "batch".to_owned();
+    }
+    check_line(&report::chart(&results).unwrap(), &["p99 13.2 µs · 104 ms lost"]);
+    let mut other = bench_cell("typed", Role::Store, "interval:100ms", 40_000.0, 0.002);
+    other.group = "batch".to_owned();
+    results.cells.push(other);
+    let chart = report::html(&results);
+    check_line(&chart, &["takes: put-small batch", "p99 130 µs · 104 ms lost"]);
+    assert!(!chart.contains("p99 13.2 µs · 104 ms lost"), "the other group's figure");
+}
+
+#[test]
+fn a_model_that_is_not_covered_is_never_a_failure() {
+    let row_of_page = |results: &Results| {
+        let page = report::html(results);
+        let row = page.split("<tr>").find(|row| row.contains("<td>power</td><td>lying-disk</td>"));
+        row.unwrap_or_else(|| panic!("no row of the matrix")).split("</tr>").next().unwrap().to_owned()
+    };
+    let table = "Crash matrix: typed, fault × policy";
+    let mut results = power_sample();
+    let text = report::markdown(&results);
+    check_line(row(&text, table, "| power | lying-disk"), &["not promised (323 of 400; 77 lost)"]);
+    assert!(!row(&text, table, "| power | lying-disk").contains('✗') && !row_of_page(&results).contains("fault\""));
+    check_line(row(&text, table, "| power | xfs"), &["✓ survived (400 of 400)"]);
+    check_line(&words::headline(&results).sentence, &["Every promise held", "21,600 crash states"]);
+    // Nor does it widen the loss of those that are.
+    check_line(row(&text, "Loss window", "| typed | interval:100ms"), &["52.0 ms | 13.0 ms"]);
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power) {
+        power_of(cell).by_model.get_mut("lying-disk").unwrap().covered = true;
+    }
+    let text = report::markdown(&results);
+    check_line(row(&text, table, "| power | lying-disk"), &["✗ lost (323 of 400; 77 lost)"]);
+    assert!(row_of_page(&results).contains("fault\""));
+    check_line(row(&text, "Loss window", "| typed | interval:100ms"), &["2.08 s"]);
+}
+
+#[test]
+fn the_matrix_has_every_fault_and_policy() {
+    let text = report::markdown(&bad_power_sample());
+    let table = "Crash matrix: typed, fault × policy";
+    check_line(row(&text, table, "| crash | fault"), &["| never | manual | interval:100ms | always |"]);
+    check_line(row(&text, table, "| kill | SIGKILL"), &["| ✓ survived (120 of 120) | ✓"]);
+    check_line(row(&text, table, "| power | xfs"), &["| ✓ survived (400 of 400) | ✗ corrupt (395 of 400; 3 lost, 2 corrupt) |"]);
+    check_line(row(&text, table, "| error | EIO on sync"), &["| n/a | n/a | n/a | ✗ lost (8 of 12; 4 lost) |"]);
+    check_line(row(&text, table, "| rot | flipped byte"), &["✓ survived (40 of 40)"]);
+    let models: Vec<&str> = rows(&text, table, "| power").iter().map(|row| row.split(" | ").nth(1).unwrap()).collect();
+    assert_eq!(models, ["process", "ext4-ordered", "xfs", "posix", "torn", "lying-disk"], "from the mildest to the worst");
+    assert!(!report::markdown(&sample()).contains("fault × policy"), "kills alone have no matrix");
+    // A cell that could not be tried is neither a pass nor a gap.
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Error && cell.sync == "manual") {
+        (cell.verdict, cell.crash) = (Verdict::NotMeasured, None);
+    }
+    check_line(
+        row(&report::markdown(&results), table, "| error | short write"),
+        &["✓ survived (12 of 12) | ? not-measured | ✓ survived (12 of 12)"],
+    );
+}
+
+#[test]
+fn the_loss_window_stands_beside_the_promise_and_the_first_payment() {
+    let text = report::markdown(&power_sample());
+    let of = |sync: &str| row(&text, "Loss window", &format!("| typed | {sync} ")).to_owned();
+    check_line(&of("never"), &["✓ survived | unbounded | 9,870 | 9.87 s | 4.93 s |", "| 84.1 ms |"]);
+    check_line(&of("interval:100ms"), &["| 110 ms | 104 | 104 ms | 52.0 ms | 13.0 ms | 88.0 ms |"]);
+    check_line(&of("always"), &["| nothing | 0 | nothing | nothing | nothing | 231 ms |"]);
+    check_line(&text, &["a run of 10.0 s, crashed at 250 moments", "measured, from ttfp."]);
+    let mut results = power_sample();
+    results.cells.retain(|cell| cell.scenario != "ttfp");
+    let text = report::markdown(&results);
+    assert!(!text.contains("TTFP"), "a column without anything to say");
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power) {
+        power_of(cell).loss = None;
+    }
+    assert!(!report::markdown(&results).contains("### Loss window"), "a loss that was not measured");
+}
+
+#[test]
+fn crash_states_are_counted_by_what_made_them() {
+    let text = report::markdown(&power_sample());
+    check_line(
+        row(&text, "Crash states\n", "| typed | always"),
+        &["| 3 | 4,211 | 1,870 | 5,400 | 2,400 | 2,100 / 300 | 25.0 % | 17 | count | 812/s |"],
+    );
+    check_line(
+        row(&text, "Crash states by fault model", "| skip-sync (canary) | always | put-small | xfs"),
+        &["| covered | 900 |"],
+    );
+    let lying = rows(&text, "Crash states by fault model", "| typed | always").into_iter().find(|row| row.contains("lying-disk"));
+    check_line(lying.unwrap(), &["| not promised | 900 | 400 | 323 | 77 | 0 / 0 / 0 |"]);
+    check_line(
+        row(
+            &report::markdown(&bad_power_sample()),
+            "Faults: failing calls and rot",
+            "| typed | always | put-small | error | EIO on sync",
+        ),
+        &["| 12 | 8 | 0 | 1 | 4 | 0 | 0 | 0 |"],
+    );
+}
+
+#[test]
+fn a_finding_says_how_it_comes_about() {
+    for text in [report::markdown(&power_sample()).replace('\\', ""), report::html(&power_sample())] {
+        check_line(
+            &text,
+            &[
+                "Lost effects: write of 64 bytes at 4096 of `wal/1`.",
+                "Shortest sequence of operations: put k3; put k4.",
+                "Missing barrier: sync file `wal/1` after call 17, before call 21 (verified, with it nothing is found any more).",
+                "Redundant sync (typed under always, put-small): sync of directory `db` after call 3.",
+                "ext4-ordered, btrfs",
+            ],
+        );
+    }
+    let mut results = power_sample();
+    for finding in results.cells.iter_mut().filter_map(|cell| cell.crash.as_mut()).flat_map(|crash| &mut crash.findings) {
+        finding.explanation.iter_mut().for_each(|why| why.verified = false);
+    }
+    let text = report::terminal(&results, None, false);
+    check_line(&text, &["before call 21 (not verified)."]);
+    assert!(!report::markdown(&bad_sample()).contains("how it comes about"), "kills have no explanation");
+}
+
+#[test]
+fn canaries_are_counted_and_say_what_convicted_them() {
+    let mut results = power_sample();
+    check_line(&words::headline(&results).sentence, &["Every promise held", "2 of 2 canaries convicted."]);
+    check_line(&words::headline(&bad_power_sample()).sentence, &["Durability violated", "2 of 2 canaries convicted."]);
+    let text = report::markdown(&results);
+    check_line(row(&text, "Canaries: 2 of 2", "| skip-sync"), &["| power | ✗ lost | ext4-ordered, btrfs | key k3 promised"]);
+    check_line(row(&text, "Canaries: 2 of 2", "| ack-early"), &["| kill | ✗ lost | process |"]);
+    let sentences = words::headline(&results).canaries;
+    assert_eq!(sentences[1], "Canary skip-sync under always convicted (lost) in 5,400 crash states: 9 promised operations lost.");
+    for cell in results.cells.iter_mut().filter(|cell| cell.subject == "skip-sync") {
+        cell.verdict = Verdict::Survived;
+    }
+    assert_eq!(words::headline(&results).tone, words::Tone::Broken);
+    let text = report::markdown(&results);
+    let acquitted = row(&text, "Canaries: 1 of 2 canaries convicted.", "| skip-sync");
+    assert!(acquitted.contains("✓ survived | n/a | n/a |"), "{acquitted}");
+}
+
+#[test]
+fn what_was_tried_is_not_called_untested() {
+    let sentence = "Power loss: simulated nowhere in this run.";
+    assert!(report::markdown(&sample()).contains(sentence), "a cell that could not be tried tests nothing");
+    let text = report::markdown(&power_sample());
+    assert!(!text.contains(sentence) && text.contains("Disks other than the one named above."));
+}
+
 #[test]
 fn tables_fit_a_hundred_columns() {
-    for results in [sample(), bad_sample()] {
+    for results in [sample(), bad_sample(), power_sample(), bad_power_sample()] {
         for line in report::terminal(&results, Some(100), false).lines() {
             assert!(line.chars().count() <= 100 || line.contains("harness "), "{line}");
         }
@@ -651,7 +921,7 @@ fn tables_fit_a_hundred_columns() {
 
 #[test]
 fn markdown_tables_are_whole() {
-    for results in [sample(), bad_sample(), empty()] {
+    for results in [sample(), bad_sample(), power_sample(), bad_power_sample(), empty()] {
         tables_are_whole(&report::markdown(&results));
     }
 }
@@ -760,6 +1030,27 @@ fn distort(results: &mut Results, choices: &[u8]) {
             crash.lost_acked_max = whole(pick());
             crash.loss_window_ms_max = real(pick());
             crash.aimed.insert("any".to_owned(), Aimed { tried: whole(pick()), observed: whole(pick()) });
+            for fault in crash.faults.values_mut() {
+                (fault.cases, fault.lost, fault.hung) = (whole(pick()), whole(pick()), whole(pick()));
+            }
+            if let Some(power) = &mut crash.power {
+                power.states_per_second = real(pick());
+                power.by_depth = vec![whole(pick()); usize::from(pick()) % 3];
+                power.by_strategy.insert("random".to_owned(), whole(pick()));
+                for counts in power.by_model.values_mut() {
+                    counts.covered = pick() % 2 == 0;
+                    (counts.survived, counts.lost, counts.corrupt) = (whole(pick()), whole(pick()), whole(pick()));
+                    let spread = Spread { p50: real(pick()), p99: real(pick()), max: real(pick()) };
+                    counts.loss_window_ms = (pick() % 3 > 0).then_some(spread);
+                    counts.best_loss_window_ms = (pick() % 3 > 0).then_some(spread);
+                    counts.lost_acked = Some(spread);
+                }
+                if let Some(loss) = &mut power.loss {
+                    (loss.worst_ms, loss.worst_ops, loss.unbounded) = (real(pick()), whole(pick()), pick() % 3 == 0);
+                    (loss.bound_ms, loss.rate_per_s) = (Some(real(pick())), real(pick()));
+                    (loss.duration_ns, loss.moments) = (whole(pick()), whole(pick()));
+                }
+            }
         }
         if pick() % 5 == 0 {
             cell.bench = None;
@@ -773,8 +1064,10 @@ proptest! {
 
     #[test]
     fn no_result_makes_a_report_panic(choices in proptest::collection::vec(any::<u8>(), 1..400), width in 0usize..220) {
-        let mut results = bad_sample();
+        let mut results = if choices.len() % 2 == 0 { bad_sample() } else { bad_power_sample() };
         distort(&mut results, &choices);
+        let chart = report::chart(&results).unwrap_or_default();
+        prop_assert!(!chart.contains("NaN") && !chart.contains("inf\"") && !chart.contains("var(--"));
         let page = report::html(&results);
         prop_assert!(!page.contains("NaN") && !page.contains(">inf"));
         tables_are_whole(&report::markdown(&results));
