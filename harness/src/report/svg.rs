@@ -687,9 +687,8 @@ pub(super) fn standalone(drawing: &str) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif\" "
     );
     text = text.replacen("<svg ", &open, 1);
-    match text.find('>') {
-        Some(end) => text.insert_str(end + 1, "\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"),
-        None => {}
+    if let Some(end) = text.find('>') {
+        text.insert_str(end + 1, "\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
     }
     text
 }

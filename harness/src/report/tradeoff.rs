@@ -94,15 +94,59 @@ fn median(power: &Power) -> Option<f64> {
     Some(crash::worst_model(power)?.loss_window_ms?.p50).filter(|ms| ms.is_finite() && *ms >= 0.0)
 }
 
-/// Where everything stands, in pixels of a picture 800 wide.
+/// Left and right edge of what is plotted, in pixels of a picture 800 wide.
 const WIDTH: f64 = 800.0;
 const LEFT: f64 = 74.0;
 const RIGHT: f64 = 784.0;
-/// Top and bottom of the band of unbounded loss, of the scale and of the band where nothing was lost.
-const UNBOUNDED: (f64, f64) = (24.0, 84.0);
-const SCALE: (f64, f64) = (90.0, 330.0);
-const NOTHING: (f64, f64) = (336.0, 396.0);
-const BOTTOM: f64 = 434.0;
+
+/// Upper and lower edges of the band of unbounded loss, of the scale and of the band where nothing was lost.
+///
+/// Heights within a band say nothing, so each of its points has a row of its own for its name.
+struct Bands {
+    unbounded: (f64, f64),
+    scale: (f64, f64),
+    nothing: (f64, f64),
+    /// The lower edge of the axis and its title.
+    end: f64,
+}
+
+const ROW: f64 = 34.0;
+
+impl Bands {
+    fn below(top: f64, points: &[Point<'_>]) -> Bands {
+        let rows = |band: Band| points.iter().filter(|point| point.band() == band).count() as f64 * ROW;
+        let unbounded = (top + 24.0, top + 50.0 + rows(Band::Unbounded));
+        let scale = (unbounded.1 + 6.0, unbounded.1 + 246.0);
+        let nothing = (scale.1 + 6.0, scale.1 + 32.0 + rows(Band::Nothing));
+        Bands { unbounded, scale, nothing, end: nothing.1 + 42.0 }
+    }
+
+    fn of(&self, band: Band) -> (f64, f64) {
+        match band {
+            Band::Unbounded => self.unbounded,
+            Band::Scale => self.scale,
+            Band::Nothing => self.nothing,
+        }
+    }
+}
+
+/// The part of the picture that a point belongs to.
+#[derive(Clone, Copy, PartialEq)]
+enum Band {
+    Unbounded,
+    Scale,
+    Nothing,
+}
+
+impl Point<'_> {
+    fn band(&self) -> Band {
+        match self.loss {
+            loss if loss.unbounded => Band::Unbounded,
+            loss if crash::nothing_lost(loss) => Band::Nothing,
+            _ => Band::Scale,
+        }
+    }
+}
 
 impl Picture<'_> {
     fn title(&self) -> String {
@@ -141,19 +185,20 @@ impl Picture<'_> {
         let lines: Vec<String> = sources.iter().flat_map(|all| all.iter()).flat_map(|line| wrapped(line, 124)).collect();
         let head = if sources.is_some() { 62.0 } else { 0.0 };
         let foot = if sources.is_some() { 16.0 + lines.len() as f64 * 16.0 } else { 0.0 };
-        Canvas::draw(WIDTH, head + BOTTOM + foot, |c| {
+        let bands = Bands::below(head, &self.points);
+        Canvas::draw(WIDTH, bands.end + foot, |c| {
             if sources.is_some() {
                 c.bold(14.0, 22.0, &svg::short(&self.title(), 86), INK, 16.0);
                 c.text(14.0, 45.0, READING, MUTED, 12.0, HPos::Left);
             }
-            self.plot(c, looks, head);
+            self.plot(c, looks, &bands);
             for (i, line) in lines.iter().enumerate() {
-                c.text(14.0, head + BOTTOM + 14.0 + i as f64 * 16.0, line, MUTED, 11.5, HPos::Left);
+                c.text(14.0, bands.end + 14.0 + i as f64 * 16.0, line, MUTED, 11.5, HPos::Left);
             }
         })
     }
 
-    fn plot(&self, c: &mut Canvas<'_>, looks: &Looks<'_>, top: f64) {
+    fn plot(&self, c: &mut Canvas<'_>, looks: &Looks<'_>, bands: &Bands) {
         let x = Scale::decades(
             self.points.iter().flat_map(|point| [point.p99, point.op.service.p50 as f64]),
             LEFT + 16.0,
@@ -161,21 +206,21 @@ impl Picture<'_> {
         );
         let bounded = self.points.iter().filter(|point| !point.loss.unbounded);
         let losses = bounded.flat_map(|point| [Some(point.loss.worst_ms), point.median, point.loss.bound_ms]).flatten();
-        let y = Scale::decades(losses.map(|ms| ms * 1e6), top + SCALE.1 - 14.0, top + SCALE.0 + 14.0);
+        let y = Scale::decades(losses.map(|ms| ms * 1e6), bands.scale.1 - 14.0, bands.scale.0 + 14.0);
         c.text(
             LEFT,
-            top + 8.0,
+            bands.unbounded.0 - 16.0,
             "Loss window: age of the oldest acknowledged write that a power loss takes, at worst (logarithmic)",
             MUTED,
             12.0,
             HPos::Left,
         );
-        c.bar(LEFT, top + UNBOUNDED.0, RIGHT, top + UNBOUNDED.1, OPEN_BACK);
-        c.bar(LEFT, top + NOTHING.0, RIGHT, top + NOTHING.1, GOOD_BACK);
+        c.bar(LEFT, bands.unbounded.0, RIGHT, bands.unbounded.1, OPEN_BACK);
+        c.bar(LEFT, bands.nothing.0, RIGHT, bands.nothing.1, GOOD_BACK);
         for (value, label) in x.marks() {
-            c.line(x.at(value), top + UNBOUNDED.0, x.at(value), top + NOTHING.1, GRID, 1.0);
+            c.line(x.at(value), bands.unbounded.0, x.at(value), bands.nothing.1, GRID, 1.0);
             if label {
-                c.text(x.at(value), top + NOTHING.1 + 13.0, &svg::tick(value, words::ns), MUTED, 11.5, HPos::Center);
+                c.text(x.at(value), bands.nothing.1 + 13.0, &svg::tick(value, words::ns), MUTED, 11.5, HPos::Center);
             }
         }
         for (value, label) in y.marks() {
@@ -185,23 +230,30 @@ impl Picture<'_> {
             }
         }
         let below = "p99 of an acknowledged write on the real disk (logarithmic)";
-        c.text((LEFT + RIGHT) / 2.0, top + NOTHING.1 + 31.0, below, MUTED, 12.0, HPos::Center);
+        c.text((LEFT + RIGHT) / 2.0, bands.nothing.1 + 31.0, below, MUTED, 12.0, HPos::Center);
         let mut taken = Taken { boxes: Vec::new() };
-        taken.write(c, LEFT + 8.0, top + UNBOUNDED.0 + 11.0, &self.unbounded());
-        taken.write(c, LEFT + 8.0, top + NOTHING.0 + 11.0, "nothing lost");
-        let placed: Vec<(f64, f64, &Point<'_>)> =
-            self.points.iter().map(|point| (x.at(point.p99), height(point, &y, top), point)).collect();
+        taken.write(c, LEFT + 8.0, bands.unbounded.0 + 11.0, &self.unbounded());
+        taken.write(c, LEFT + 8.0, bands.nothing.0 + 11.0, "nothing lost");
+        let mut placed: Vec<(f64, f64, &Point<'_>)> = Vec::new();
+        for point in &self.points {
+            let before = placed.iter().filter(|(.., other)| other.band() == point.band()).count() as f64;
+            let at_y = match point.band() {
+                Band::Scale => y.at(point.loss.worst_ms * 1e6),
+                band => bands.of(band).0 + 22.0 + (before + 0.5) * ROW,
+            };
+            placed.push((x.at(point.p99), at_y, point));
+        }
         for (at_x, at_y, point) in &placed {
             taken.boxes.push((at_x - 8.0, at_y - 8.0, at_x + 8.0, at_y + 8.0));
             let paint = Paint(looks.index(&point.cell.sync));
             let median = x.at(point.op.service.p50 as f64);
             c.line(median, *at_y, *at_x, *at_y, paint, 1.25);
             taken.boxes.push((median.min(*at_x), at_y - 3.0, median.max(*at_x), at_y + 3.0));
-            if point.loss.unbounded || crash::nothing_lost(point.loss) {
+            if point.band() != Band::Scale {
                 continue;
             }
             if let Some(median) = point.median {
-                let end = if median > 0.0 { y.at(median * 1e6) } else { top + NOTHING.0 };
+                let end = if median > 0.0 { y.at(median * 1e6) } else { bands.nothing.0 };
                 c.line(*at_x, end.max(*at_y), *at_x, *at_y, paint, 1.25);
                 taken.boxes.push((at_x - 3.0, *at_y, at_x + 3.0, end.max(*at_y)));
             }
@@ -236,7 +288,7 @@ impl Picture<'_> {
                 _ if broken => cost,
                 _ => format!("{cost} · nothing lost"),
             };
-            taken.label(c, (*at_x, *at_y), (top + band(point).0, top + band(point).1), (&name, &figures), broken);
+            taken.label(c, (*at_x, *at_y), bands.of(point.band()), (&name, &figures), broken);
         }
     }
 
@@ -246,22 +298,6 @@ impl Picture<'_> {
         let runs: BTreeSet<String> = runs.map(|ns| svg::tick(ns as f64, words::ns)).collect();
         let runs: Vec<String> = runs.into_iter().collect();
         if runs.is_empty() { words::UNBOUNDED.to_owned() } else { format!("{} (run of {})", words::UNBOUNDED, runs.join(", ")) }
-    }
-}
-
-/// The part of the picture that a point belongs to.
-fn band(point: &Point<'_>) -> (f64, f64) {
-    match point.loss {
-        loss if loss.unbounded => UNBOUNDED,
-        loss if crash::nothing_lost(loss) => NOTHING,
-        _ => SCALE,
-    }
-}
-
-fn height(point: &Point<'_>, y: &Scale, top: f64) -> f64 {
-    match band(point) {
-        SCALE => y.at(point.loss.worst_ms * 1e6),
-        (upper, _) => top + upper + 38.0,
     }
 }
 

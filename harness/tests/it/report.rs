@@ -152,6 +152,21 @@ fn bad_power_sample() -> Results {
     results
 }
 
+/// A second store beside the first under every policy, in one chart with it.
+fn crowded_sample() -> Results {
+    let mut results = power_sample();
+    for (i, sync) in POLICIES.into_iter().enumerate() {
+        results.cells.push(power_cell(
+            "lsm",
+            Role::Store,
+            sync,
+            [9_990.0, 9_700.0, 131.0, 0.0][i],
+            [None, None, Some(110.0), None][i],
+        ));
+    }
+    results
+}
+
 fn power_of(cell: &mut Cell) -> &mut Power {
     cell.crash.as_mut().and_then(|crash| crash.power.as_mut()).unwrap()
 }
@@ -441,6 +456,7 @@ fn sample_pages_can_be_looked_at() {
         ("bad", bad_sample()),
         ("power", power_sample()),
         ("bad-power", bad_power_sample()),
+        ("crowded", crowded_sample()),
         ("empty", empty()),
     ];
     for (name, results) in pages {
@@ -713,10 +729,14 @@ fn the_chart_of_cost_and_loss_comes_first_and_stands_alone() {
 #[test]
 fn slow_stands_right_and_safe_stands_low() {
     // The lower edge of the upper band, and the upper edge of the lower one, by the words in their upper corners.
-    let band =
-        |chart: &str| (place_of(chart, "unbounded (run of 10 s)").1 + 49.0 * 4.0, place_of(chart, "nothing lost").1 - 11.0 * 4.0);
+    let band = |chart: &str, unbounded: f64| {
+        (
+            place_of(chart, "unbounded (run of 10 s)").1 + (15.0 + 34.0 * unbounded) * 4.0,
+            place_of(chart, "nothing lost").1 - 11.0 * 4.0,
+        )
+    };
     let chart = report::chart(&power_sample()).unwrap();
-    let (top, bottom) = band(&chart);
+    let (top, bottom) = band(&chart, 2.0);
     let [never, _, interval, always] = POLICIES.map(|policy| place_of(&chart, policy));
     assert!(never.1 < top && top < interval.1 && interval.1 < bottom && bottom < always.1, "{never:?} {interval:?} {always:?}");
     assert!(always.0 > interval.0, "{interval:?} {always:?}");
@@ -730,7 +750,7 @@ fn slow_stands_right_and_safe_stands_low() {
     power_cells(&mut results, "always", |loss| (loss.worst_ops, loss.worst_ms) = (1, 0.001));
     power_cells(&mut results, "interval:100ms", |loss| (loss.unbounded, loss.worst_ms, loss.worst_ops) = (true, 0.0, 0));
     let chart = report::chart(&results).unwrap();
-    let (top, bottom) = band(&chart);
+    let (top, bottom) = band(&chart, 3.0);
     let [_, _, interval, always] = POLICIES.map(|policy| place_of(&chart, policy));
     assert!(always.1 > top && always.1 < bottom && interval.1 < top, "{interval:?} {always:?}");
     // Without a p99 there is no place, and the picture says so.
@@ -740,6 +760,19 @@ fn slow_stands_right_and_safe_stands_low() {
         phases.for_each(|phase| phase.ops.values_mut().for_each(|op| op.service.p99 = None));
     }
     check_line(&report::chart(&results).unwrap(), &["Not drawn, for want of a p99: typed under never."]);
+}
+
+#[test]
+fn names_in_the_chart_do_not_cover_each_other() {
+    let chart = report::chart(&crowded_sample()).unwrap();
+    let names = ["typed", "lsm"].iter().flat_map(|subject| POLICIES.map(|sync| format!("{sync} · {subject}")));
+    let places: Vec<(f64, f64)> = names.map(|name| place_of(&chart, &name)).collect();
+    for (i, a) in places.iter().enumerate() {
+        for b in &places[..i] {
+            // Two lines are 30 pixels high, and figures of some 24 characters 150 wide; a picture has four units to a pixel.
+            assert!((a.1 - b.1).abs() >= 100.0 || (a.0 - b.0).abs() >= 500.0, "{a:?} covers {b:?}");
+        }
+    }
 }
 
 #[test]
