@@ -621,7 +621,7 @@ fn canaries(results: &Results) -> Table {
     });
     let heads = ["canary", "sync", "scenario", "crash", "verdict", "convicted by", "what happened"];
     Table {
-        title: format!("Canaries: {}", words::score(results).unwrap_or_default()),
+        title: words::score(results).map_or("Canaries".to_owned(), |score| score.trim_end_matches('.').to_owned()),
         columns: columns(&heads),
         rows: rows.collect(),
         notes: vec!["A canary is a store broken on purpose; one that survives makes the run harness-broken. Convicted by: the weakest fault models, or the faults, that show its bug.".to_owned()],

@@ -915,8 +915,11 @@ fn canaries_are_counted_and_say_what_convicted_them() {
     check_line(&words::headline(&results).sentence, &["Every promise held", "2 of 2 canaries convicted."]);
     check_line(&words::headline(&bad_power_sample()).sentence, &["Durability violated", "2 of 2 canaries convicted."]);
     let text = report::markdown(&results);
-    check_line(row(&text, "Canaries: 2 of 2", "| skip-sync"), &["| power | ✗ lost | ext4-ordered, btrfs | key k3 promised"]);
-    check_line(row(&text, "Canaries: 2 of 2", "| ack-early"), &["| kill | ✗ lost | process |"]);
+    check_line(
+        row(&text, "2 of 2 canaries convicted", "| skip-sync"),
+        &["| power | ✗ lost | ext4-ordered, btrfs | key k3 promised"],
+    );
+    check_line(row(&text, "2 of 2 canaries convicted", "| ack-early"), &["| kill | ✗ lost | process |"]);
     let sentences = words::headline(&results).canaries;
     assert_eq!(sentences[1], "Canary skip-sync under always convicted (lost) in 5,400 crash states: 9 promised operations lost.");
     for cell in results.cells.iter_mut().filter(|cell| cell.subject == "skip-sync") {
@@ -924,7 +927,7 @@ fn canaries_are_counted_and_say_what_convicted_them() {
     }
     assert_eq!(words::headline(&results).tone, words::Tone::Broken);
     let text = report::markdown(&results);
-    let acquitted = row(&text, "Canaries: 1 of 2 canaries convicted.", "| skip-sync");
+    let acquitted = row(&text, "1 of 2 canaries convicted", "| skip-sync");
     assert!(acquitted.contains("✓ survived | n/a | n/a |"), "{acquitted}");
 }
 
