@@ -122,6 +122,9 @@ fn cell(value: &Value, figures: bool) -> Markup {
     match value {
         Value::Missing => html! { td class={ "missing" @if figures { " num" } } { (words::MISSING) } },
         Value::Verdict(verdict) => html! { td { span class={ "tag " (judged(*verdict)) } { (value.words()) } } },
+        Value::Judged(verdict, counts) => {
+            html! { td { span class={ "tag " (judged(*verdict)) } { (Value::Verdict(*verdict).words()) } " (" (counts) ")" } }
+        }
         Value::Code(code) => html! { td.long { code { (code) } } },
         Value::Heat(text, share, verdict) => {
             let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };

@@ -3,9 +3,8 @@
 //! A chart without data is not drawn. Scales are made here from whatever is finite and positive; nothing
 //! that a result may hold reaches the drawing library unchecked.
 
-use super::tables;
-use super::words;
-use crate::result::{Cell, Crash, Percentiles, Results, Role, Ttfp, Verdict};
+use super::{tables, tradeoff, words};
+use crate::result::{Cell, CellKind, Crash, Percentiles, Results, Role, Ttfp, Verdict};
 use plotters::prelude::{DrawingBackend, RGBColor, SVGBackend, ShapeStyle, TextStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, IntoFont};
@@ -29,7 +28,10 @@ pub(super) struct Chart {
 
 /// Every chart that has data, in reading order.
 pub(super) fn charts(results: &Results) -> Vec<Chart> {
-    let mut all: Vec<Chart> = cost_and_loss(results).into_iter().collect();
+    let mut all: Vec<Chart> = tradeoff::charts(results);
+    let killed = results.cells.iter().any(|cell| cell.kind == CellKind::Kill);
+    // Where power was cut and nothing was killed, one half of the next chart would be empty.
+    all.extend(cost_and_loss(results).filter(|_| killed || all.is_empty()));
     all.extend(ttfp_bars(results));
     all.extend(ttfp_curves(results));
     all.extend(throughput(results));
@@ -47,17 +49,19 @@ pub(super) fn charts(results: &Results) -> Vec<Chart> {
 }
 
 /// What the page's style sheet has to define, besides `--s0` to `--s7`.
-const NAMES: [&str; 6] = ["ink", "muted", "grid", "good", "bad", "paper"];
-const INK: Paint = Paint(8);
-const MUTED: Paint = Paint(9);
-const GRID: Paint = Paint(10);
+const NAMES: [&str; 8] = ["ink", "muted", "grid", "good", "bad", "paper", "good-bg", "open-bg"];
+pub(super) const INK: Paint = Paint(8);
+pub(super) const MUTED: Paint = Paint(9);
+pub(super) const GRID: Paint = Paint(10);
 const GOOD: Paint = Paint(11);
-const BAD: Paint = Paint(12);
+pub(super) const BAD: Paint = Paint(12);
 const PAPER: Paint = Paint(13);
+pub(super) const GOOD_BACK: Paint = Paint(14);
+pub(super) const OPEN_BACK: Paint = Paint(15);
 
 /// A colour by its role; the page decides what it looks like.
 #[derive(Clone, Copy, PartialEq)]
-struct Paint(u8);
+pub(super) struct Paint(pub(super) u8);
 
 impl Paint {
     fn rgb(self, dashed: bool) -> RGBColor {
@@ -66,17 +70,17 @@ impl Paint {
 }
 
 /// What a policy looks like in every chart of the page: a colour and a shape.
-struct Looks<'a>(Vec<&'a str>);
+pub(super) struct Looks<'a>(Vec<&'a str>);
 
 impl<'a> Looks<'a> {
-    fn of(results: &'a Results) -> Looks<'a> {
+    pub(super) fn of(results: &'a Results) -> Looks<'a> {
         let mut syncs: Vec<&str> =
             results.cells.iter().map(|cell| cell.sync.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
         syncs.sort_by_key(|sync| words::policy_rank(sync));
         Looks(syncs)
     }
 
-    fn index(&self, sync: &str) -> u8 {
+    pub(super) fn index(&self, sync: &str) -> u8 {
         (self.0.iter().position(|s| *s == sync).unwrap_or(0) % 8) as u8
     }
 
@@ -551,7 +555,7 @@ fn points(curve: &[(f64, u64)]) -> Vec<(f64, f64)> {
 }
 
 /// From values to places on the canvas.
-struct Scale {
+pub(super) struct Scale {
     lo: f64,
     hi: f64,
     log: bool,
@@ -584,7 +588,30 @@ impl Scale {
         Scale { lo: 0.0, hi: hi.max(10.0), log: true, unit: 1.0, from, to }
     }
 
-    fn at(&self, value: f64) -> f64 {
+    /// Whole powers of ten, from below the least of the values to above the largest; milliseconds where there is none.
+    pub(super) fn decades(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Scale {
+        let sane = values.filter(|v| v.is_finite() && *v > 0.0).map(|v| v.clamp(1.0, 1e18));
+        let (lo, hi) = sane.fold((f64::INFINITY, 0.0), |(lo, hi), v| (f64::min(lo, v), f64::max(hi, v)));
+        let (lo, hi) = if hi > 0.0 { (lo, hi) } else { (1e6, 1e9) };
+        let lo = 10f64.powf(lo.log10().floor());
+        let hi = 10f64.powf(hi.log10().ceil()).max(lo * 10.0);
+        Scale { lo, hi, log: true, unit: 1.0, from, to }
+    }
+
+    /// Powers of ten, and between few of them 2 and 5; with those to be labelled.
+    pub(super) fn marks(&self) -> Vec<(f64, bool)> {
+        let decades = (self.hi / self.lo).log10().round() as i32;
+        let between: &[f64] = if decades > 5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let all = (0..=decades).flat_map(|n| between.iter().map(move |m| self.lo * 10f64.powi(n) * m));
+        let step = if decades > 10 { 3 } else { 1 };
+        let label = |value: f64| {
+            let n = (value / self.lo).log10();
+            decades <= 2 || ((n - n.round()).abs() < 1e-6 && n.round() as i32 % step == 0)
+        };
+        all.filter(|value| *value <= self.hi * 1.001).map(|value| (value, label(value))).collect()
+    }
+
+    pub(super) fn at(&self, value: f64) -> f64 {
         let value = if value.is_finite() { value.clamp(self.lo, self.hi) } else { self.lo };
         let share = match (self.log, self.lo > 0.0) {
             (true, true) => (value / self.lo).ln() / (self.hi / self.lo).ln(),
@@ -617,7 +644,7 @@ impl Scale {
 }
 
 /// A round number needs no zeros behind its point, and zero no unit.
-fn tick(value: f64, label: fn(f64) -> String) -> String {
+pub(super) fn tick(value: f64, label: fn(f64) -> String) -> String {
     if value == 0.0 { "0".to_owned() } else { label(value).replace(".00", "").replace(".0", "") }
 }
 
@@ -626,18 +653,18 @@ fn nice_above(value: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|nice| *nice >= value).unwrap_or(value)
 }
 
-fn short(text: &str, most: usize) -> String {
+pub(super) fn short(text: &str, most: usize) -> String {
     let text = words::line(text);
     if text.chars().count() <= most { text } else { text.chars().take(most - 1).chain(['…']).collect() }
 }
 
 /// About how wide a text will be.
-fn width_of(text: &str, size: f64) -> f64 {
+pub(super) fn width_of(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.56
 }
 
 /// A drawing in the page's units; the library below counts in whole ones, so these are a quarter as large.
-struct Canvas<'a> {
+pub(super) struct Canvas<'a> {
     backend: SVGBackend<'a>,
 }
 
@@ -646,16 +673,36 @@ const FINE: f64 = 4.0;
 /// Stands in a drawing where the page puts the chart's title.
 pub(super) const LABEL: &str = "{label}";
 
+/// A drawing as a file of its own: in the page's light colours on white, with a size and fonts.
+pub(super) fn standalone(drawing: &str) -> String {
+    let light = include_str!("page.css").split_once('{').map_or("", |(_, rest)| rest).split('}').next().unwrap_or_default();
+    let mut text = drawing.to_owned();
+    for (name, value) in light.split(';').filter_map(|rule| rule.trim().strip_prefix("--")?.split_once(':')) {
+        text = text.replace(&format!("\"var(--{name})\""), &format!("\"{value}\""));
+    }
+    let size = text.split_once("viewBox=\"0 0 ").and_then(|(_, rest)| rest.split_once('"')?.0.split_once(' '));
+    let size = size.and_then(|(width, height)| Some((width.parse::<f64>().ok()?, height.parse::<f64>().ok()?)));
+    let (width, height) = size.map_or((0.0, 0.0), |(width, height)| (width / FINE, height / FINE));
+    let open = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif\" "
+    );
+    text = text.replacen("<svg ", &open, 1);
+    if let Some(end) = text.find('>') {
+        text.insert_str(end + 1, "\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
+    }
+    text
+}
+
 impl Canvas<'_> {
     /// An `<svg>` with [`LABEL`] for its label.
-    fn draw(width: f64, height: f64, paint: impl FnOnce(&mut Canvas<'_>)) -> String {
+    pub(super) fn draw(width: f64, height: f64, paint: impl FnOnce(&mut Canvas<'_>)) -> String {
         let mut text = String::new();
         let mut canvas = Canvas { backend: SVGBackend::with_string(&mut text, ((width * FINE) as u32, (height * FINE) as u32)) };
         paint(&mut canvas);
         // Writing to a string cannot fail, here and below.
         canvas.backend.present().ok();
         drop(canvas);
-        for code in 0..14u8 {
+        for code in 0..16u8 {
             let name = code
                 .checked_sub(8)
                 .and_then(|i| NAMES.get(usize::from(i)).map(|name| (*name).to_owned()))
@@ -671,12 +718,12 @@ impl Canvas<'_> {
         format!("<svg role=\"img\" aria-label=\"{LABEL}\" viewBox=\"0 0 {} {}\">{body}", width * FINE, height * FINE)
     }
 
-    fn bar(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, paint: Paint) {
+    pub(super) fn bar(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, paint: Paint) {
         let x2 = x2.max(x1 + 1.5);
         self.backend.draw_rect(at(x1, y1), at(x2, y2), &ShapeStyle::from(&paint.rgb(false)).filled(), true).ok();
     }
 
-    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, paint: Paint, width: f64) {
+    pub(super) fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, paint: Paint, width: f64) {
         self.backend.draw_line(at(x1, y1), at(x2, y2), &paint.rgb(false).stroke_width((width * FINE) as u32)).ok();
     }
 
@@ -696,7 +743,7 @@ impl Canvas<'_> {
     }
 
     /// A shape for each policy, so that colour is never all there is.
-    fn marker(&mut self, x: f64, y: f64, look: u8, paint: Paint) {
+    pub(super) fn marker(&mut self, x: f64, y: f64, look: u8, paint: Paint) {
         match look % 4 {
             0 => {
                 drop(self.backend.draw_circle(at(x, y), (4.5 * FINE) as u32, &ShapeStyle::from(&paint.rgb(false)).filled(), true))
@@ -711,11 +758,11 @@ impl Canvas<'_> {
         self.backend.fill_polygon(points.iter().map(|(x, y)| at(*x, *y)), &ShapeStyle::from(&paint.rgb(false)).filled()).ok();
     }
 
-    fn text(&mut self, x: f64, y: f64, text: &str, paint: Paint, size: f64, anchor: HPos) {
+    pub(super) fn text(&mut self, x: f64, y: f64, text: &str, paint: Paint, size: f64, anchor: HPos) {
         self.written(x, y, text, paint, size, (anchor, FontStyle::Normal));
     }
 
-    fn bold(&mut self, x: f64, y: f64, text: &str, paint: Paint, size: f64) {
+    pub(super) fn bold(&mut self, x: f64, y: f64, text: &str, paint: Paint, size: f64) {
         self.written(x, y, text, paint, size, (HPos::Left, FontStyle::Bold));
     }
 

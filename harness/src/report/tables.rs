@@ -3,7 +3,7 @@
 //! Three rules of meaning stand here: an absent value is [`Value::Missing`], never zero; a latency of a
 //! write has the syncs per write beside it; a null subject is the harness's own cost and is never ranked.
 
-use super::words;
+use super::{crash, words};
 use crate::result::{
     Bench, Cell, CellKind, Counters, Crash, Model, OpStats, Percentiles, Phase, Results, Role, Space, Ttfp, Verdict,
 };
@@ -68,6 +68,8 @@ pub(super) enum Value {
     Figure(String),
     Code(String),
     Verdict(Verdict),
+    /// A verdict with the counts behind it.
+    Judged(Verdict, String),
     /// A count in a heat map, with its share of the whole.
     Heat(String, f64, Verdict),
     Missing,
@@ -79,6 +81,7 @@ impl Value {
         match self {
             Value::Text(text) | Value::Figure(text) | Value::Code(text) | Value::Heat(text, ..) => text.clone(),
             Value::Verdict(verdict) => format!("{} {}", words::sign(*verdict), words::verdict(*verdict)),
+            Value::Judged(verdict, counts) => format!("{} ({counts})", Value::Verdict(*verdict).words()),
             Value::Missing => words::MISSING.to_owned(),
         }
     }
@@ -86,8 +89,8 @@ impl Value {
 
 /// Every section that has something to say, in reading order.
 pub(super) fn sections(results: &Results) -> Vec<Section> {
-    let mut all = vec![promise(results), ttfp(results), money(results), speed(results), own_cost(results), crashes(results)];
-    all.extend([findings(results), gaps(results)]);
+    let mut all = vec![promise(results), ttfp(results), money(results), speed(results), own_cost(results)];
+    all.extend([crash::crashes(results), crash::findings(results), gaps(results)]);
     all.retain(|section| !section.tables.is_empty() || !section.points.is_empty());
     for section in &mut all {
         section.tables.iter_mut().for_each(drop_empty_columns);
@@ -197,23 +200,14 @@ pub(super) fn paced(results: &Results, scenario: &str, group: &str, name: &str) 
     all.all(|phase| phase.ttfp.is_some() && phase.ops.is_empty())
 }
 
-/// The operation that stands for a phase: its most frequent write, otherwise its most frequent operation.
+/// The operation that stands for a phase: its payment, its most frequent write, otherwise its most frequent operation.
 pub(super) fn main_op(phase: &Phase) -> Option<(&str, &OpStats)> {
     let tried = phase.ops.iter().filter(|(_, op)| op.count > 0);
-    tried.max_by_key(|(name, op)| (is_write(name), op.count)).map(|(name, op)| (name.as_str(), op))
+    tried.max_by_key(|(name, op)| (is_write(name), *name == "pay", op.count)).map(|(name, op)| (name.as_str(), op))
 }
 
 /// The bench cell and phase that say what an acknowledged write of (subject, sync) costs.
 pub(super) fn cost<'a>(results: &'a Results, subject: &str, sync: &str) -> Option<(&'a Cell, &'a Phase, &'a OpStats)> {
-    let writes = |cell: &'a Cell| -> Option<(&'a Phase, &'a OpStats)> {
-        let phases = cell
-            .bench
-            .iter()
-            .flat_map(|bench| &bench.phases)
-            .filter(|phase| !matches!(phase.name.as_str(), "prefill" | "warmup"));
-        let candidates = phases.filter_map(|phase| main_op(phase).filter(|(name, _)| is_write(name)).map(|(_, op)| (phase, op)));
-        candidates.max_by_key(|(phase, op)| (phase.name == "run", op.count))
-    };
     let same = |cell: &&Cell| cell.subject == subject && cell.kind == CellKind::Bench;
     // One scenario for all policies of a subject, or its rows could not be compared: the one that covers most of them.
     let mut covered: BTreeMap<(&str, &str, &str), BTreeSet<&str>> = BTreeMap::new();
@@ -227,7 +221,28 @@ pub(super) fn cost<'a>(results: &'a Results, subject: &str, sync: &str) -> Optio
         covered.iter().max_by_key(|(key, syncs)| (syncs.len(), key.2 == "write", Reverse(first(key)))).map(|(key, _)| *key)?;
     let at_lead = |cell: &&Cell| (cell.scenario.as_str(), cell.group.as_str(), cell.level.as_str()) == lead && cell.sync == sync;
     let cell = results.cells.iter().filter(same).find(at_lead)?;
-    writes(cell).map(|(phase, op)| (cell, phase, op))
+    writes(cell).map(|(phase, _, op)| (cell, phase, op))
+}
+
+/// The phase of a bench cell that stands for its writes, with the write and its name.
+fn writes(cell: &Cell) -> Option<(&Phase, &str, &OpStats)> {
+    let phases = cell.bench.iter().flat_map(|bench| &bench.phases);
+    let phases = phases.filter(|phase| !matches!(phase.name.as_str(), "prefill" | "warmup"));
+    let candidates =
+        phases.filter_map(|phase| main_op(phase).filter(|(name, _)| is_write(name)).map(|(name, op)| (phase, name, op)));
+    candidates.max_by_key(|(phase, _, op)| (phase.name == "run", op.count))
+}
+
+/// What a write costs where a cell was crashed: the bench cell of the same scenario, subject and policy,
+/// of the same group and level if there is one.
+pub(super) fn cost_beside<'a>(results: &'a Results, crashed: &Cell) -> Option<(&'a Cell, &'a str, &'a OpStats)> {
+    let same = |cell: &&Cell| {
+        (&cell.scenario, &cell.subject, &cell.sync, cell.kind)
+            == (&crashed.scenario, &crashed.subject, &crashed.sync, CellKind::Bench)
+    };
+    let found = results.cells.iter().filter(same).filter_map(|cell| writes(cell).map(|(_, name, op)| (cell, name, op)));
+    let near = |cell: &Cell| (cell.group == crashed.group, cell.level == crashed.level);
+    found.enumerate().max_by_key(|(i, (cell, ..))| (near(cell), Reverse(*i))).map(|(_, found)| found)
 }
 
 /// (subject, sync) of every cell that is no canary: stores first, then baselines, then null, policies from weak to strong.
@@ -256,8 +271,17 @@ pub(super) fn kills(results: &Results, subject: &str, sync: &str) -> Option<(Ver
         sum.lost_acked = sum.lost_acked.saturating_add(crash.lost_acked);
         sum.lost_acked_max = sum.lost_acked_max.max(crash.lost_acked_max);
         sum.loss_window_ms_max = sum.loss_window_ms_max.max(crash.loss_window_ms_max);
+        sum.corrupt = sum.corrupt.saturating_add(crash.corrupt);
+        sum.unopenable = sum.unopenable.saturating_add(crash.unopenable);
+        sum.hung = sum.hung.saturating_add(crash.hung);
     }
     Some((worst, sum))
+}
+
+/// The worst verdict of (subject, sync) over every kind of crash; a cell that could not be tried hides none that was judged.
+fn worst(results: &Results, subject: &str, sync: &str) -> Option<Verdict> {
+    let here = |cell: &&Cell| cell.kind != CellKind::Bench && cell.subject == subject && cell.sync == sync;
+    results.cells.iter().filter(here).map(|cell| cell.verdict).max_by_key(|verdict| (*verdict != Verdict::NotMeasured, *verdict))
 }
 
 /// Throughput with the null subject's time per operation taken off: operations per second.
@@ -293,10 +317,8 @@ fn promise(results: &Results) -> Section {
     let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut rows = Vec::new();
     for (subject, sync, role) in pairs(results) {
-        let (verdict, crash) = match kills(results, subject, sync) {
-            Some((verdict, crash)) => (Value::Verdict(verdict), Some(crash).filter(|crash| crash.cases > 0)),
-            None => (Value::Missing, None),
-        };
+        let verdict = worst(results, subject, sync).map_or(Value::Missing, Value::Verdict);
+        let crash = kills(results, subject, sync).map(|(_, crash)| crash).filter(|crash| crash.cases > 0);
         let cost = cost(results, subject, sync);
         let latency = |pick: fn(&Percentiles) -> Option<u64>| {
             cost.and_then(|(_, _, op)| pick(&op.service)).map_or(Value::Missing, |ns| figure(time(ns)))
@@ -329,19 +351,22 @@ fn promise(results: &Results) -> Section {
             places.entry(place).or_default().insert(words::line(subject));
         }
     }
-    let mut notes = vec!["Kills: SIGKILL of the writing process. Promised lost: operations whose survival this policy promised. Acked lost: the most acknowledged operations that one kill took. p50 and p99: from the call of a write to its acknowledgement.".to_owned()];
+    let mut notes = vec!["Verdict: the worst of all crashes and faults that were judged. Kills: SIGKILL of the writing process, to which the next two columns belong. Promised lost: operations whose survival this policy promised. Acked lost: the most acknowledged operations that one kill took. p50 and p99: from the call of a write to its acknowledgement.".to_owned()];
     for (place, subjects) in places {
         notes.push(format!("Speed and size from {place}: {}.", subjects.into_iter().collect::<Vec<_>>().join(", ")));
     }
     let heads =
         ["store", "sync", "verdict", "kills", "promised lost", "acked lost", "p50", "p99", "throughput", "syncs/write", "file"];
     let table = Table { columns: columns(&heads), rows, notes, commands: vec![words::command(results)], ..Table::default() };
+    let mut tables = some(table);
+    tables.extend(crash::matrices(results));
+    tables.extend(some(crash::loss_window(results)));
     Section {
         id: "promise",
         title: "What each policy costs and what a crash takes",
-        intro: "One row for each store and sync policy: the verdict of its kills, and what an acknowledged write costs.",
-        tables: some(table),
-        points: words::headline(results).canaries,
+        intro: "One row for each store and sync policy: the verdict of its crashes, and what an acknowledged write costs.",
+        tables,
+        points: words::score(results).into_iter().chain(words::headline(results).canaries).collect(),
     }
 }
 
@@ -682,150 +707,6 @@ fn own_cost(results: &Results) -> Section {
     }
 }
 
-fn crashes(results: &Results) -> Section {
-    let cells = results.cells.iter().filter(|cell| cell.kind != CellKind::Bench);
-    let rows = cells.clone().map(|cell| {
-        let tried = cell.crash.as_ref().filter(|crash| crash.cases > 0);
-        let n = |pick: fn(&Crash) -> u64| maybe(tried.map(pick), words::count);
-        let bad = tried.map(|crash| {
-            format!("{} / {} / {}", words::count(crash.corrupt), words::count(crash.unopenable), words::count(crash.hung))
-        });
-        row(
-            cell,
-            vec![
-                Value::Text(named(&cell.subject, cell.role)),
-                text(&cell.sync),
-                Value::Text(place(&cell.scenario, &cell.group)),
-                text(words::kind(cell.kind)),
-                Value::Verdict(cell.verdict),
-                n(|crash| crash.cases),
-                n(|crash| crash.acked),
-                n(|crash| crash.promised),
-                n(|crash| crash.lost_promised),
-                n(|crash| crash.lost_acked),
-                maybe(tried.map(|crash| crash.loss_window_ms_max), window),
-                maybe(bad, |bad| bad),
-                maybe(tried.and_then(|crash| positive(crash.recovery_ns_p50)), time),
-                maybe(tried.and_then(|crash| positive(crash.recovery_ns_max)), time),
-            ],
-        )
-    });
-    let heads = [
-        "store",
-        "sync",
-        "scenario",
-        "crash",
-        "verdict",
-        "cases",
-        "acked",
-        "promised",
-        "promised lost",
-        "acked lost",
-        "loss window",
-        "corrupt / unopenable / hung",
-        "reopen p50",
-        "reopen max",
-    ];
-    let tried: u64 = cells
-        .clone()
-        .filter(|cell| cell.role != Role::Canary && cell.verdict == Verdict::Survived)
-        .filter_map(|cell| cell.crash.as_ref())
-        .fold(0, |sum, crash| sum.saturating_add(crash.cases));
-    let mut notes =
-        vec!["Loss window: the longest time between the acknowledgement of a lost operation and the crash.".to_owned()];
-    if tried > 0 {
-        notes.push(format!("No loss in n crashes bounds the chance of one at 3/n with 95 % confidence; the surviving cells together had {} crashes.", words::count(tried)));
-    }
-    let mut tables: Vec<Table> = some(Table {
-        title: "Every cell".to_owned(),
-        columns: columns(&heads),
-        rows: rows.collect(),
-        notes,
-        commands: commands_of(results, cells),
-    });
-    tables.extend(matrix(results));
-    Section {
-        id: "crashes",
-        title: "Crashes",
-        intro: "Where the crashes fell, and what was there after reopening.",
-        tables,
-        points: Vec::new(),
-    }
-}
-
-/// Policy × moment: how many crashes were seen to fall there.
-fn matrix(results: &Results) -> Option<Table> {
-    let cells: Vec<(&Cell, &Crash)> = results
-        .cells
-        .iter()
-        .filter_map(|cell| cell.crash.as_ref().filter(|crash| !crash.aimed.is_empty()).map(|crash| (cell, crash)))
-        .collect();
-    let moments: BTreeSet<&String> = cells.iter().flat_map(|(_, crash)| crash.aimed.keys()).collect();
-    let most = cells.iter().flat_map(|(_, crash)| crash.aimed.values()).map(|aimed| aimed.observed).max().unwrap_or(0).max(1);
-    let rows = cells.iter().map(|(cell, crash)| {
-        let mut values = vec![
-            Value::Text(named(&cell.subject, cell.role)),
-            text(&cell.sync),
-            text(words::kind(cell.kind)),
-            Value::Verdict(cell.verdict),
-        ];
-        values.extend(moments.iter().map(|moment| match crash.aimed.get(*moment) {
-            Some(aimed) => Value::Heat(
-                format!("{}/{}", words::count(aimed.observed), words::count(aimed.tried)),
-                aimed.observed as f64 / most as f64,
-                cell.verdict,
-            ),
-            None => Value::Missing,
-        }));
-        row(cell, values)
-    });
-    let mut heads: Vec<String> = ["store", "sync", "crash", "verdict"].map(str::to_owned).into();
-    heads.extend(moments.iter().map(|moment| words::line(moment)));
-    let mut columns: Vec<Column> = heads.into_iter().map(|name| Column { name, figures: true }).collect();
-    columns.iter_mut().take(4).for_each(|column| column.figures = false);
-    let notes = vec![
-        "Observed/aimed: crashes seen to have fallen at that moment, of those aimed at it. The verdict is the whole row's."
-            .to_owned(),
-    ];
-    let table = Table {
-        title: "Crash matrix: policy × moment".to_owned(),
-        columns,
-        rows: rows.collect(),
-        notes,
-        commands: commands_of(results, cells.iter().map(|(cell, _)| *cell)),
-    };
-    some(table).pop()
-}
-
-fn findings(results: &Results) -> Section {
-    let cells = results.cells.iter().filter_map(|cell| cell.crash.as_ref().map(|crash| (cell, crash)));
-    let mut found: Vec<_> = cells.flat_map(|(cell, crash)| crash.findings.iter().map(move |finding| (cell, finding))).collect();
-    found.sort_by_key(|(cell, finding)| (cell.role == Role::Canary, Reverse(finding.verdict)));
-    let rows = found.into_iter().map(|(cell, finding)| {
-        let values = vec![
-            text(&finding.id),
-            Value::Text(named(&cell.subject, cell.role)),
-            text(&cell.sync),
-            Value::Verdict(finding.verdict),
-            text(&finding.profile),
-            text(&finding.summary),
-            Value::Code(words::line(&finding.replay)),
-        ];
-        row(cell, values)
-    });
-    let heads = ["finding", "store", "sync", "verdict", "weakest fault", "what happened", "see it again"];
-    let mut columns = columns(&heads);
-    columns.iter_mut().for_each(|column| column.figures = false);
-    let table = Table { columns, rows: rows.collect(), ..Table::default() };
-    Section {
-        id: "findings",
-        title: "Findings",
-        intro: "What was found wrong, and the command that shows it again.",
-        tables: some(table),
-        points: Vec::new(),
-    }
-}
-
 /// Warnings, cells without figures, and what the run says nothing about.
 fn gaps(results: &Results) -> Section {
     let warnings = results.warnings.iter().map(|warning| {
@@ -864,7 +745,8 @@ fn gaps(results: &Results) -> Section {
         ..Table::default()
     };
     let tables = some(warned).into_iter().chain(some(reasons)).collect();
-    let points = results.not_tested.iter().map(|sentence| format!("Not tested: {}", words::line(sentence))).collect();
+    let untested = results.not_tested.iter().filter(|sentence| !refuted(results, sentence));
+    let points = untested.map(|sentence| format!("Not tested: {}", words::line(sentence))).collect();
     Section {
         id: "gaps",
         title: "Warnings, and what was not tested",
@@ -872,6 +754,22 @@ fn gaps(results: &Results) -> Section {
         tables,
         points,
     }
+}
+
+/// Whether this result judged what the sentence says was not tested: each scenario speaks for itself alone,
+/// and the cells of another may stand beside it.
+fn refuted(results: &Results, sentence: &str) -> bool {
+    let judged = |kind: CellKind| {
+        let tried = |cell: &Cell| cell.crash.as_ref().is_some_and(|crash| crash.cases > 0);
+        results.cells.iter().any(|cell| cell.kind == kind && cell.verdict != Verdict::NotMeasured && tried(cell))
+    };
+    let (all, any): (&[CellKind], bool) = match sentence {
+        s if s.starts_with("Power loss") => (&[CellKind::Power], false),
+        s if s.starts_with("Failing devices, full disks and flipped bits") => (&[CellKind::Error, CellKind::Rot], false),
+        s if s.starts_with("Crashes of any kind") => (&[CellKind::Kill, CellKind::Power, CellKind::Error, CellKind::Rot], true),
+        _ => return false,
+    };
+    if any { all.iter().any(|kind| judged(*kind)) } else { all.iter().all(|kind| judged(*kind)) }
 }
 
 /// The run's command, and one cell's as the way to repeat a part.
@@ -902,7 +800,7 @@ fn is_write(name: &str) -> bool {
     )
 }
 
-fn named(subject: &str, role: Role) -> String {
+pub(super) fn named(subject: &str, role: Role) -> String {
     let subject = words::line(subject);
     match role {
         Role::Store => subject,
@@ -919,7 +817,7 @@ pub(super) fn window(ms: f64) -> String {
 }
 
 /// Names that hold words; all other columns hold figures and are aligned right.
-fn columns(names: &[&str]) -> Vec<Column> {
+pub(super) fn columns(names: &[&str]) -> Vec<Column> {
     const WORDS: &[&str] = &[
         "store",
         "subject",
@@ -938,15 +836,23 @@ fn columns(names: &[&str]) -> Vec<Column> {
         "kind",
         "reason",
         "channels in a half state",
+        "canary",
+        "fault",
+        "fault model",
+        "contract",
+        "promised at most",
+        "ended by",
+        "convicted by",
+        "what happened",
     ];
     names.iter().map(|name| Column { name: (*name).to_owned(), figures: !WORDS.contains(name) }).collect()
 }
 
-fn some(table: Table) -> Vec<Table> {
+pub(super) fn some(table: Table) -> Vec<Table> {
     if table.rows.is_empty() { Vec::new() } else { vec![table] }
 }
 
-fn row(cell: &Cell, values: Vec<Value>) -> Row {
+pub(super) fn row(cell: &Cell, values: Vec<Value>) -> Row {
     Row { aside: cell.role != Role::Store, values }
 }
 
@@ -954,23 +860,23 @@ fn row_of(values: Vec<Value>) -> Row {
     Row { aside: false, values }
 }
 
-fn text(text: &str) -> Value {
+pub(super) fn text(text: &str) -> Value {
     Value::Text(words::line(text))
 }
 
-fn figure(text: String) -> Value {
+pub(super) fn figure(text: String) -> Value {
     if text == words::MISSING { Value::Missing } else { Value::Figure(text) }
 }
 
-fn maybe<T>(value: Option<T>, show: impl Fn(T) -> String) -> Value {
+pub(super) fn maybe<T>(value: Option<T>, show: impl Fn(T) -> String) -> Value {
     value.map_or(Value::Missing, |value| figure(show(value)))
 }
 
-fn positive(n: u64) -> Option<u64> {
+pub(super) fn positive(n: u64) -> Option<u64> {
     (n > 0).then_some(n)
 }
 
-fn time(ns: u64) -> String {
+pub(super) fn time(ns: u64) -> String {
     words::ns(ns as f64)
 }
 

@@ -67,6 +67,8 @@ const EXPENDABLE: &[&str] = &[
     "reopen p50",
     "errors",
     "acked",
+    "calls",
+    "tried",
     "vs published",
     "corrupt / unopenable / hung",
     "count",
@@ -135,7 +137,7 @@ impl Laid {
         let head = if figures { broken(&name) } else { name.clone() };
         let value = |value: &Value| match value {
             Value::Figure(text) => text.replace(' ', ""),
-            Value::Text(text) => text.replace(" (", "\n("),
+            Value::Text(_) | Value::Judged(..) => value.words().replace(" (", "\n("),
             _ => value.words(),
         };
         let values: Vec<String> = table.rows.iter().map(|row| row.values.get(i).map(value).unwrap_or_default()).collect();
@@ -150,7 +152,7 @@ fn found(table: &Table, width: Option<usize>, paint: &Paint) -> String {
     let mut out = String::new();
     for row in &table.rows {
         let (code, words): (Vec<&Value>, Vec<&Value>) = row.values.iter().partition(|value| matches!(value, Value::Code(_)));
-        let words: Vec<String> = words.into_iter().map(Value::words).collect();
+        let words: Vec<String> = words.into_iter().filter(|value| **value != Value::Missing).map(Value::words).collect();
         out += &paint.verdicts(&wrap(&format!("• {}", words.join(" · ")), "  ", width));
         for command in code {
             out += &format!("    {}\n", command.words());

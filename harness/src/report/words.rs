@@ -6,9 +6,20 @@ use std::collections::BTreeSet;
 /// What stands where nothing was measured.
 pub const MISSING: &str = "n/a";
 
+/// A loss that only the end of the run ends.
+pub const UNBOUNDED: &str = "unbounded";
+
+/// A fault against which the contract of the policy promises nothing.
+pub const NOT_PROMISED: &str = "not promised";
+
 /// A time with three significant digits: `850 ns`, `1.20 µs`, `3.45 ms`, `12.0 s`.
 pub fn ns(nanoseconds: f64) -> String {
     scaled(nanoseconds, &[(" ns", 1000.0), (" µs", 1000.0), (" ms", 1000.0), (" s", f64::INFINITY)])
+}
+
+/// A time given in milliseconds, as [`ns`] writes it.
+pub fn ms(milliseconds: f64) -> String {
+    ns(milliseconds * 1e6)
 }
 
 /// A size: `512 B`, `1.50 KiB`, `20.0 MiB`.
@@ -124,9 +135,8 @@ pub fn case(kind: CellKind) -> &'static str {
     match kind {
         CellKind::Bench => "run",
         CellKind::Kill => "kill",
-        CellKind::Power => "power loss",
-        CellKind::Error => "failed call",
-        CellKind::Rot => "flipped bit",
+        CellKind::Power => "crash state",
+        CellKind::Error | CellKind::Rot => "fault",
     }
 }
 
@@ -139,6 +149,12 @@ pub fn policy_rank(sync: &str) -> u8 {
         s if s.starts_with("interval") || s == "every-second" => 2,
         _ => 4,
     }
+}
+
+/// Fault models in rising order of what they let a crash take, then any other.
+pub fn model_rank(model: &str) -> u8 {
+    const RISING: [&str; 7] = ["process", "ext4-ordered", "xfs", "btrfs", "posix", "torn", "lying-disk"];
+    RISING.iter().position(|name| *name == model).unwrap_or(RISING.len()) as u8
 }
 
 /// How the whole run is to be taken.
@@ -184,7 +200,7 @@ pub fn headline(results: &Results) -> Headline {
     let mut convicted: Vec<&Cell> = results.cells.iter().filter(accused).filter(|c| c.verdict > Verdict::NotMeasured).collect();
     convicted.sort_by_key(|c| std::cmp::Reverse(c.verdict));
     let judged: Vec<&Cell> = crashes().filter(accused).filter(|c| c.verdict == Verdict::Survived).collect();
-    let cases: u64 = judged.iter().filter_map(|c| c.crash.as_ref()).fold(0, |sum, crash| sum.saturating_add(crash.cases));
+    let cases = cases_by_kind(&judged);
     let open = crashes().filter(accused).filter(|c| c.verdict == Verdict::NotMeasured).count() as u64;
 
     let (tone, sentence) = if let Some(cell) = acquitted {
@@ -203,8 +219,9 @@ pub fn headline(results: &Results) -> Headline {
     } else if let Some(worst) = convicted.first() {
         let others = convicted.len() as u64 - 1;
         let more = if others == 0 { String::new() } else { format!(" (and {})", counted(others, "more convicted cell")) };
-        (Tone::Bad, format!("Durability violated: {}{more}.", conviction(worst)))
-    } else if cases > 0 {
+        let score = score(results).map(|score| format!(" {score}")).unwrap_or_default();
+        (Tone::Bad, format!("Durability violated: {}{more}.{score}", conviction(worst)))
+    } else if !cases.is_empty() {
         let subjects: BTreeSet<&str> = judged.iter().map(|c| c.subject.as_str()).collect();
         let syncs: BTreeSet<&str> = judged.iter().map(|c| c.sync.as_str()).collect();
         let who = match subjects.len() {
@@ -214,7 +231,7 @@ pub fn headline(results: &Results) -> Headline {
         let policies = if syncs.len() == 1 { "1 sync policy".to_owned() } else { format!("{} sync policies", syncs.len()) };
         let mut text = format!(
             "Every promise held: {who} under {policies}, {}, no promised operation lost.",
-            if cases == 1 { "1 crash".to_owned() } else { format!("{} crashes", count(cases)) }
+            cases.iter().map(|(case, n)| counted(*n, case)).collect::<Vec<_>>().join(", ")
         );
         if open > 0 {
             text += &format!(" {} could not be tried here.", counted(open, "cell"));
@@ -222,6 +239,7 @@ pub fn headline(results: &Results) -> Headline {
         if canaries.iter().all(|c| c.verdict == Verdict::NotMeasured) {
             text += " No canary was tried, so nobody tested the judge.";
         }
+        text += &score(results).map(|score| format!(" {score}")).unwrap_or_default();
         (Tone::Good, text)
     } else if results.cells.iter().any(|c| c.bench.is_some()) {
         (Tone::Open, "Speed only: no crash was judged, so this run says nothing about durability.".to_owned())
@@ -237,6 +255,29 @@ pub fn headline(results: &Results) -> Headline {
     Headline { tone, status, sentence, canaries: canaries.into_iter().map(canary).collect() }
 }
 
+/// How many of the canaries that were tried any of their cells convicted, as a sentence: the mutation score.
+pub fn score(results: &Results) -> Option<String> {
+    let tried = |cell: &&Cell| cell.role == Role::Canary && cell.kind != CellKind::Bench && cell.verdict != Verdict::NotMeasured;
+    let named = |cells: &mut dyn Iterator<Item = &Cell>| cells.map(|cell| cell.subject.clone()).collect::<BTreeSet<_>>().len();
+    let convicted = |cell: &&Cell| !matches!(cell.verdict, Verdict::Survived | Verdict::HarnessBroken);
+    let cells = || results.cells.iter().filter(tried);
+    let (n, m) = (named(&mut cells().filter(convicted)), named(&mut cells()));
+    let noun = if m == 1 { "canary" } else { "canaries" };
+    (m > 0).then(|| format!("{n} of {m} {noun} convicted."))
+}
+
+/// What was tried in these cells: kills, crash states and faults.
+fn cases_by_kind(cells: &[&Cell]) -> Vec<(&'static str, u64)> {
+    let mut out: Vec<(&'static str, u64)> = Vec::new();
+    for (cell, crash) in cells.iter().filter_map(|cell| Some((cell, cell.crash.as_ref()?))).filter(|(_, crash)| crash.cases > 0) {
+        match out.iter_mut().find(|(name, _)| *name == case(cell.kind)) {
+            Some((_, n)) => *n = n.saturating_add(crash.cases),
+            None => out.push((case(cell.kind), crash.cases)),
+        }
+    }
+    out
+}
+
 /// One sentence on one canary's cell.
 fn canary(cell: &Cell) -> String {
     let name = format!("Canary {} under {}", line(&cell.subject), line(&cell.sync));
@@ -244,13 +285,13 @@ fn canary(cell: &Cell) -> String {
         (Verdict::Survived, _) => format!("{name} SURVIVED{}: the judge is blind, the harness is broken.", cases_of(cell)),
         (Verdict::HarnessBroken, _) => format!("{name}: harness-broken{}.", because(cell)),
         (Verdict::NotMeasured, _) => format!("{name} was not tried{}.", because(cell)),
-        (found, Some(crash)) => format!(
+        (found, Some(crash)) if crash.lost_promised > 0 => format!(
             "{name} convicted ({}){}: {} promised operations lost.",
             verdict(found),
             cases_of(cell),
             count(crash.lost_promised)
         ),
-        (found, None) => format!("{name} convicted ({}).", verdict(found)),
+        (found, _) => format!("{name} convicted ({}){}.", verdict(found), cases_of(cell)),
     }
 }
 
@@ -271,11 +312,7 @@ fn conviction(cell: &Cell) -> String {
 }
 
 fn cases_of(cell: &Cell) -> String {
-    let plural = |n: u64| match cell.kind {
-        CellKind::Power if n != 1 => format!("{} power losses", count(n)),
-        kind => counted(n, case(kind)),
-    };
-    cell.crash.as_ref().map(|crash| format!(" in {}", plural(crash.cases))).unwrap_or_default()
+    cell.crash.as_ref().map(|crash| format!(" in {}", counted(crash.cases, case(cell.kind)))).unwrap_or_default()
 }
 
 fn because(cell: &Cell) -> String {

@@ -286,7 +286,7 @@ fn scenario_notes(cells: &[CellPlan]) -> Vec<ScenarioNote> {
 fn not_tested(cells: &[CellPlan]) -> Vec<String> {
     let said: BTreeSet<&String> = cells.iter().flat_map(|c| &c.plan.not_tested).collect();
     let mut sentences: Vec<String> = said.into_iter().cloned().collect();
-    if cells.iter().all(|c| c.kind != CellKind::Kill) {
+    if cells.iter().all(|c| c.kind == CellKind::Bench) {
         sentences.push("Crashes of any kind: this run only measured.".to_owned());
     }
     sentences

@@ -2,8 +2,9 @@
 
 use harness::report::{self, words};
 use harness::result::{
-    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Finding, Host, Model, ModelCheck, Money, OpStats, Percentiles,
-    Phase, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Storage, Ttfp, Verdict, Warning,
+    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Explanation, FaultCounts, Finding, Host, Loss, Model, ModelCheck,
+    ModelCounts, Money, OpStats, Percentiles, Phase, Power, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space,
+    Spread, Storage, Ttfp, Verdict, Warning,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -82,6 +83,160 @@ fn bad_sample() -> Results {
         }
     }
     results
+}
+
+/// Power cut under every policy, calls that fail and bytes that rot, beside all of [`sample`].
+fn power_sample() -> Results {
+    let mut results = sample();
+    results.cells.retain(|cell| !matches!(cell.kind, CellKind::Power | CellKind::Rot));
+    for (i, sync) in POLICIES.into_iter().enumerate() {
+        let mut cell =
+            power_cell("typed", Role::Store, sync, [9_870.0, 9_640.0, 104.0, 0.0][i], [None, None, Some(110.0), None][i]);
+        if sync == "always" {
+            let power = power_of(&mut cell);
+            power.redundant_syncs = vec!["sync of directory `db` after call 3".to_owned()];
+        }
+        results.cells.push(cell);
+        let faults = ["EIO on write", "ENOSPC on write", "short write"].map(|name| (name.to_owned(), faulty(12, 0)));
+        results.cells.push(fault_cell("typed", CellKind::Error, sync, faults.into()));
+        results.cells.push(fault_cell(
+            "typed",
+            CellKind::Rot,
+            sync,
+            BTreeMap::from([("flipped byte".to_owned(), faulty(40, 0))]),
+        ));
+    }
+    let mut canary = power_cell("skip-sync", Role::Canary, "always", 31.0, None);
+    canary.verdict = Verdict::Lost;
+    if let Some(crash) = canary.crash.as_mut() {
+        crash.lost_promised = 9;
+        let found = finding("put-small//skip-sync/always/power#1", Verdict::Lost, "key k3 promised at op 17 is missing");
+        crash.findings.push(Finding {
+            profile: "ext4-ordered".to_owned(),
+            models: vec!["btrfs".to_owned(), "ext4-ordered".to_owned()],
+            explanation: Some(Explanation {
+                lost_effects: vec!["write of 64 bytes at 4096 of `wal/1`".to_owned()],
+                operations: vec!["put k3".to_owned(), "put k4".to_owned()],
+                barrier: Some("sync file `wal/1` after call 17, before call 21".to_owned()),
+                verified: true,
+            }),
+            ..found
+        });
+    }
+    results.cells.push(canary);
+    results.run.cells_planned = results.cells.len() as u64;
+    results
+}
+
+/// A store that lost what its policy promised, to failing calls and to power cuts.
+fn bad_power_sample() -> Results {
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.role == Role::Store && cell.sync == "always") {
+        let Some(crash) = cell.crash.as_mut() else { continue };
+        match (cell.kind, &mut crash.power) {
+            (CellKind::Power, Some(power)) => {
+                cell.verdict = Verdict::Corrupt;
+                let xfs = power.by_model.get_mut("xfs").unwrap();
+                (xfs.survived, xfs.lost, xfs.corrupt) = (xfs.survived - 5, 3, 2);
+                let found = finding("put-small//typed/always/power#1", Verdict::Corrupt, "a value that was never written");
+                crash.findings.push(Finding { profile: "xfs".to_owned(), models: vec!["xfs".to_owned()], ..found });
+                (crash.corrupt, crash.lost_promised) = (2, 3);
+            }
+            (CellKind::Error, _) => {
+                cell.verdict = Verdict::Lost;
+                crash.faults.insert("EIO on sync".to_owned(), faulty(12, 4));
+            }
+            _ => {}
+        }
+    }
+    results
+}
+
+/// A second store beside the first under every policy, in one chart with it.
+fn crowded_sample() -> Results {
+    let mut results = power_sample();
+    for (i, sync) in POLICIES.into_iter().enumerate() {
+        results.cells.push(power_cell(
+            "lsm",
+            Role::Store,
+            sync,
+            [9_990.0, 9_700.0, 131.0, 0.0][i],
+            [None, None, Some(110.0), None][i],
+        ));
+    }
+    results
+}
+
+fn power_of(cell: &mut Cell) -> &mut Power {
+    cell.crash.as_mut().and_then(|crash| crash.power.as_mut()).unwrap()
+}
+
+fn faulty(cases: u64, lost: u64) -> FaultCounts {
+    FaultCounts { cases, reported: cases - lost, harmless: 0, cut: 1, lost, ..FaultCounts::default() }
+}
+
+fn fault_cell(subject: &str, kind: CellKind, sync: &str, faults: BTreeMap<String, FaultCounts>) -> Cell {
+    let mut cell = cell("put-small", subject, Role::Store, sync, kind);
+    let cases = faults.values().map(|fault| fault.cases).sum();
+    cell.crash = Some(Crash { cases, acked: 900, promised: 300, faults, ..Crash::default() });
+    cell
+}
+
+/// A lying disk takes something under every policy, and nobody promised otherwise.
+fn power_cell(subject: &str, role: Role, sync: &str, worst_ms: f64, bound_ms: Option<f64>) -> Cell {
+    let mut cell = cell("put-small", subject, role, sync, CellKind::Power);
+    let spread = |share: f64| Some(Spread { p50: worst_ms * share * 0.5, p99: worst_ms * share * 0.98, max: worst_ms * share });
+    let counts = |share: f64, taken: u64| ModelCounts {
+        covered: taken == 0,
+        states_tried: 900,
+        states_distinct: 400,
+        by_strategy: BTreeMap::from([("keep-none".to_owned(), 300), ("torn-last".to_owned(), 100)]),
+        survived: 400 - taken,
+        lost: taken,
+        lost_promised: taken.min(2),
+        lost_acked: spread(share),
+        loss_window_ms: spread(share),
+        best_loss_window_ms: spread(share * 0.25),
+        ..ModelCounts::default()
+    };
+    let by_model = [("process", 0.0, 0), ("ext4-ordered", 0.9, 0), ("xfs", 0.95, 0), ("posix", 1.0, 0), ("torn", 1.0, 0)];
+    let by_model = by_model.into_iter().chain([("lying-disk", 40.0, 77)]);
+    let unbounded = matches!(sync, "never" | "manual");
+    let power = Power {
+        traces: 3,
+        calls: 4_211,
+        crash_points: 1_870,
+        states_tried: 5_400,
+        states_distinct: 2_400,
+        by_depth: vec![2_100, 300],
+        left_out: 17,
+        ended_by: "count".to_owned(),
+        states_per_second: 812.0,
+        by_model: by_model.map(|(name, share, taken)| (name.to_owned(), counts(share, taken))).collect(),
+        by_strategy: BTreeMap::from([("keep-none".to_owned(), 1_800), ("torn-last".to_owned(), 420), ("random".to_owned(), 180)]),
+        loss: Some(Loss {
+            rate_per_s: 1_000.0,
+            sync_latency_ns: 2_000_000,
+            duration_ns: 10_000_000_000,
+            acked: 10_012,
+            moments: 250,
+            bound_ms,
+            unbounded,
+            worst_ops: worst_ms as u64,
+            worst_ms,
+        }),
+        redundant_syncs: Vec::new(),
+    };
+    cell.crash = Some(Crash {
+        cases: power.states_tried,
+        acked: 10_012,
+        promised: 9_100,
+        lost_acked_max: worst_ms as u64,
+        loss_window_ms_max: worst_ms,
+        power: Some(power),
+        ..Crash::default()
+    });
+    cell
 }
 
 fn empty() -> Results {
@@ -296,7 +451,18 @@ fn all_formats(results: &Results) -> [String; 4] {
 fn sample_pages_can_be_looked_at() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sample-report");
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, results) in [("report", sample()), ("bad", bad_sample()), ("empty", empty())] {
+    let pages = [
+        ("report", sample()),
+        ("bad", bad_sample()),
+        ("power", power_sample()),
+        ("bad-power", bad_power_sample()),
+        ("crowded", crowded_sample()),
+        ("empty", empty()),
+    ];
+    for (name, results) in pages {
+        if let Some(chart) = report::chart(&results) {
+            std::fs::write(folder.join(name).with_extension("svg"), chart).unwrap();
+        }
         std::fs::write(folder.join(name).with_extension("html"), report::html(&results)).unwrap();
         std::fs::write(folder.join(name).with_extension("md"), report::markdown(&results)).unwrap();
         std::fs::write(folder.join(name).with_extension("txt"), report::terminal(&results, Some(100), false)).unwrap();
@@ -324,7 +490,10 @@ fn every_cell_is_in_every_format() {
 #[test]
 fn the_first_line_says_how_it_ended_and_what_was_found() {
     let first = |results: &Results| report::terminal(results, None, false).lines().next().unwrap_or_default().to_owned();
-    check_line(&first(&sample()), &["✓ Every promise held", "2 stores", "4 sync policies", "1,080 crashes"]);
+    check_line(
+        &first(&sample()),
+        &["✓ Every promise held", "2 stores", "4 sync policies", "960 kills, 120 faults", "1 of 1 canary convicted."],
+    );
     check_line(&first(&bad_sample()), &["INTERRUPTED: 30 of 39 planned cells.", "Durability violated", "hung", "3 more"]);
     check_line(&first(&empty()), &["Nothing was measured"]);
     let mut partial = sample();
@@ -400,7 +569,7 @@ fn what_was_not_measured_is_not_zero() {
 #[test]
 fn hostile_names_stay_text() {
     let evil = "</script><b onclick=\"x\">&'|`\n| x |\u{1b}[31m<img src=http://evil.example/x>\u{2028}";
-    let mut results = bad_sample();
+    let mut results = bad_power_sample();
     results.run.argv.push(evil.to_owned());
     results.run.id = evil.to_owned();
     results.host.cpu = evil.to_owned();
@@ -425,12 +594,37 @@ fn hostile_names_stay_text() {
                 id: evil.to_owned(),
                 profile: evil.to_owned(),
                 replay: evil.to_owned(),
-                models: Vec::new(),
-                explanation: None,
+                models: vec![evil.to_owned()],
+                explanation: Some(Explanation {
+                    lost_effects: vec![evil.to_owned()],
+                    operations: vec![evil.to_owned()],
+                    barrier: Some(evil.to_owned()),
+                    verified: false,
+                }),
                 ..finding("f", Verdict::Lost, evil)
             });
+            if !crash.faults.is_empty() {
+                crash.faults.insert(evil.to_owned(), faulty(3, 1));
+            }
+            if let Some(power) = &mut crash.power {
+                let counts = power.by_model["posix"].clone();
+                power.by_model.insert(evil.to_owned(), counts);
+                power.by_strategy.insert(evil.to_owned(), 7);
+                power.redundant_syncs.push(evil.to_owned());
+                power.ended_by = evil.to_owned();
+            }
         }
     }
+    results.storage.filesystem = evil.to_owned();
+    let chart = report::chart(&results).unwrap();
+    assert!(!chart.contains("<b") && !chart.contains("<img") && !chart.contains("</script"), "markup got through");
+    // Labels are cut short, so their beginning has to do.
+    check_line(
+        &chart,
+        &["always&lt;/script", "aria-label=\"What each sync policy costs, and what a power loss takes: put-small&lt;/script"],
+    );
+    let tags = chart.matches('<').count();
+    assert_eq!(tags, chart.matches('>').count(), "every < of the picture opens a tag");
     let page = report::html(&results);
     assert!(!page.contains("<b onclick") && !page.contains("<img"), "markup got through");
     assert_eq!(page.matches("</script>").count(), 1, "the data ends where the page says");
@@ -448,7 +642,7 @@ fn hostile_names_stay_text() {
 
 #[test]
 fn a_page_loads_nothing() {
-    for results in [sample(), bad_sample(), empty()] {
+    for results in [sample(), bad_sample(), power_sample(), empty()] {
         let page = report::html(&results);
         for needle in ["http://", "https://", "@import", "url(", "src="] {
             assert!(!page.contains(needle), "the page contains {needle}");
@@ -480,9 +674,274 @@ fn every_chart_has_data_a_label_and_a_caption() {
     assert!(!report::html(&empty()).contains("<figure"), "a chart without data is left out");
 }
 
+/// Lines of a table's rows that begin with this.
+fn rows<'a>(markdown: &'a str, table: &str, begin: &str) -> Vec<&'a str> {
+    let table = markdown.split(&format!("\n### {table}")).nth(1).unwrap_or_else(|| panic!("no table {table}"));
+    let table = table.split("\n#").next().unwrap_or_default();
+    table.lines().filter(|line| line.starts_with(begin)).collect()
+}
+
+fn row<'a>(markdown: &'a str, table: &str, begin: &str) -> &'a str {
+    let found = rows(markdown, table, begin);
+    assert_eq!(found.len(), 1, "{begin} in {table}: {found:?}");
+    found[0]
+}
+
+/// Where a text of a picture begins.
+fn place_of(picture: &str, text: &str) -> (f64, f64) {
+    let before = picture.split(&format!(">\n{text}\n</text>")).next().filter(|before| before.len() < picture.len());
+    let tag = before.unwrap_or_else(|| panic!("{text} is not in the picture")).rsplit("<text ").next().unwrap();
+    let number = |name: &str| tag.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    (number("x"), number("y"))
+}
+
+#[test]
+fn the_chart_of_cost_and_loss_comes_first_and_stands_alone() {
+    let first = |results: &Results| {
+        let page = report::html(results);
+        page.split("<figure id=\"").nth(1).and_then(|rest| rest.split('"').next()).map(str::to_owned)
+    };
+    assert_eq!(first(&power_sample()).as_deref(), Some("chart-tradeoff"));
+    assert_eq!(first(&sample()).as_deref(), Some("chart-cost-and-loss"), "without power data, the chart of kills is the first");
+    assert!(report::chart(&sample()).is_none() && report::chart(&empty()).is_none(), "a picture without data");
+    let chart = report::chart(&power_sample()).unwrap();
+    assert!(chart.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"800\""));
+    assert!(!chart.contains("var(--") && !chart.contains("{label}") && !chart.contains("#01"), "a colour that only a page knows");
+    for policy in POLICIES {
+        place_of(&chart, policy);
+        check_line(&report::html(&power_sample()), &[&format!(">\n{policy}\n</text>")]);
+    }
+    check_line(
+        &chart,
+        &[
+            "fill=\"#fff\"",
+            "What each sync policy costs, and what a power loss takes: put-small",
+            "unbounded (run of 10 s)",
+            "p99 of an acknowledged write on the real disk (logarithmic)",
+            "Loss window: age of the oldest acknowledged write",
+            "put of put-small on ext4, where a sync of 4 KiB takes 348 µs (median)",
+            "1,000 requests a second at random times, 2.00 ms",
+            "p99 13.2 µs · 104 ms lost",
+        ],
+    );
+}
+
+#[test]
+fn slow_stands_right_and_safe_stands_low() {
+    // The lower edge of the upper band, and the upper edge of the lower one, by the words in their upper corners.
+    let band = |chart: &str, unbounded: f64| {
+        (
+            place_of(chart, "unbounded (run of 10 s)").1 + (15.0 + 34.0 * unbounded) * 4.0,
+            place_of(chart, "nothing lost").1 - 11.0 * 4.0,
+        )
+    };
+    let chart = report::chart(&power_sample()).unwrap();
+    let (top, bottom) = band(&chart, 2.0);
+    let [never, _, interval, always] = POLICIES.map(|policy| place_of(&chart, policy));
+    assert!(never.1 < top && top < interval.1 && interval.1 < bottom && bottom < always.1, "{never:?} {interval:?} {always:?}");
+    assert!(always.0 > interval.0, "{interval:?} {always:?}");
+    // Something lost, however little, is not nothing; and what has no bound stands at the edge, however little it was.
+    let mut results = power_sample();
+    let power_cells = |results: &mut Results, sync: &str, change: fn(&mut Loss)| {
+        for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power && cell.sync == sync) {
+            change(power_of(cell).loss.as_mut().unwrap());
+        }
+    };
+    power_cells(&mut results, "always", |loss| (loss.worst_ops, loss.worst_ms) = (1, 0.001));
+    power_cells(&mut results, "interval:100ms", |loss| (loss.unbounded, loss.worst_ms, loss.worst_ops) = (true, 0.0, 0));
+    let chart = report::chart(&results).unwrap();
+    let (top, bottom) = band(&chart, 3.0);
+    let [_, _, interval, always] = POLICIES.map(|policy| place_of(&chart, policy));
+    assert!(always.1 > top && always.1 < bottom && interval.1 < top, "{interval:?} {always:?}");
+    // Without a p99 there is no place, and the picture says so.
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.sync == "never" && cell.subject == "typed") {
+        let phases = cell.bench.iter_mut().flat_map(|bench| &mut bench.phases);
+        phases.for_each(|phase| phase.ops.values_mut().for_each(|op| op.service.p99 = None));
+    }
+    check_line(&report::chart(&results).unwrap(), &["Not drawn, for want of a p99: typed under never."]);
+}
+
+#[test]
+fn names_in_the_chart_do_not_cover_each_other() {
+    let chart = report::chart(&crowded_sample()).unwrap();
+    let names = ["typed", "lsm"].iter().flat_map(|subject| POLICIES.map(|sync| format!("{sync} · {subject}")));
+    let places: Vec<(f64, f64)> = names.map(|name| place_of(&chart, &name)).collect();
+    for (i, a) in places.iter().enumerate() {
+        for b in &places[..i] {
+            // Two lines are 30 pixels high, and figures of some 24 characters 150 wide; a picture has four units to a pixel.
+            assert!((a.1 - b.1).abs() >= 100.0 || (a.0 - b.0).abs() >= 500.0, "{a:?} covers {b:?}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_promise_is_seen_in_the_chart() {
+    let chart = report::chart(&bad_power_sample()).unwrap();
+    check_line(&chart, &["always · ✗ corrupt"]);
+    assert!(!report::chart(&power_sample()).unwrap().contains('✗'));
+}
+
+#[test]
+fn the_bench_cell_of_the_same_group_says_what_it_costs() {
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power) {
+        cell.group = "batch".to_owned();
+    }
+    check_line(&report::chart(&results).unwrap(), &["p99 13.2 µs · 104 ms lost"]);
+    let mut other = bench_cell("typed", Role::Store, "interval:100ms", 40_000.0, 0.002);
+    other.group = "batch".to_owned();
+    results.cells.push(other);
+    let chart = report::html(&results);
+    check_line(&chart, &["takes: put-small batch", "p99 130 µs · 104 ms lost"]);
+    assert!(!chart.contains("p99 13.2 µs · 104 ms lost"), "the other group's figure");
+}
+
+#[test]
+fn a_model_that_is_not_covered_is_never_a_failure() {
+    let row_of_page = |results: &Results| {
+        let page = report::html(results);
+        let row = page.split("<tr>").find(|row| row.contains("<td>power</td><td>lying-disk</td>"));
+        row.unwrap_or_else(|| panic!("no row of the matrix")).split("</tr>").next().unwrap().to_owned()
+    };
+    let table = "Crash matrix: typed, fault × policy";
+    let mut results = power_sample();
+    let text = report::markdown(&results);
+    check_line(row(&text, table, "| power | lying-disk"), &["not promised (323 of 400; 77 lost)"]);
+    assert!(!row(&text, table, "| power | lying-disk").contains('✗') && !row_of_page(&results).contains("fault\""));
+    check_line(row(&text, table, "| power | xfs"), &["✓ survived (400 of 400)"]);
+    check_line(&words::headline(&results).sentence, &["Every promise held", "21,600 crash states"]);
+    // Nor does it widen the loss of those that are.
+    check_line(row(&text, "Loss window", "| typed | interval:100ms"), &["52.0 ms | 13.0 ms"]);
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power) {
+        power_of(cell).by_model.get_mut("lying-disk").unwrap().covered = true;
+    }
+    let text = report::markdown(&results);
+    check_line(row(&text, table, "| power | lying-disk"), &["✗ lost (323 of 400; 77 lost)"]);
+    assert!(row_of_page(&results).contains("fault\""));
+    check_line(row(&text, "Loss window", "| typed | interval:100ms"), &["2.08 s"]);
+}
+
+#[test]
+fn the_matrix_has_every_fault_and_policy() {
+    let text = report::markdown(&bad_power_sample());
+    let table = "Crash matrix: typed, fault × policy";
+    check_line(row(&text, table, "| crash | fault"), &["| never | manual | interval:100ms | always |"]);
+    check_line(row(&text, table, "| kill | SIGKILL"), &["| ✓ survived (120 of 120) | ✓"]);
+    check_line(row(&text, table, "| power | xfs"), &["| ✓ survived (400 of 400) | ✗ corrupt (395 of 400; 3 lost, 2 corrupt) |"]);
+    check_line(row(&text, table, "| error | EIO on sync"), &["| n/a | n/a | n/a | ✗ lost (8 of 12; 4 lost) |"]);
+    check_line(row(&text, table, "| rot | flipped byte"), &["✓ survived (40 of 40)"]);
+    let models: Vec<&str> = rows(&text, table, "| power").iter().map(|row| row.split(" | ").nth(1).unwrap()).collect();
+    assert_eq!(models, ["process", "ext4-ordered", "xfs", "posix", "torn", "lying-disk"], "from the mildest to the worst");
+    assert!(!report::markdown(&sample()).contains("fault × policy"), "kills alone have no matrix");
+    // A cell that could not be tried is neither a pass nor a gap.
+    let mut results = power_sample();
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Error && cell.sync == "manual") {
+        (cell.verdict, cell.crash) = (Verdict::NotMeasured, None);
+    }
+    check_line(
+        row(&report::markdown(&results), table, "| error | short write"),
+        &["✓ survived (12 of 12) | ? not-measured | ✓ survived (12 of 12)"],
+    );
+}
+
+#[test]
+fn the_loss_window_stands_beside_the_promise_and_the_first_payment() {
+    let text = report::markdown(&power_sample());
+    let of = |sync: &str| row(&text, "Loss window", &format!("| typed | {sync} ")).to_owned();
+    check_line(&of("never"), &["✓ survived | unbounded | 9,870 | 9.87 s | 4.93 s |", "| 84.1 ms |"]);
+    check_line(&of("interval:100ms"), &["| 110 ms | 104 | 104 ms | 52.0 ms | 13.0 ms | 88.0 ms |"]);
+    check_line(&of("always"), &["| nothing | 0 | nothing | nothing | nothing | 231 ms |"]);
+    check_line(&text, &["a run of 10.0 s, crashed at 250 moments", "measured, from ttfp."]);
+    let mut results = power_sample();
+    results.cells.retain(|cell| cell.scenario != "ttfp");
+    let text = report::markdown(&results);
+    assert!(!text.contains("TTFP"), "a column without anything to say");
+    for cell in results.cells.iter_mut().filter(|cell| cell.kind == CellKind::Power) {
+        power_of(cell).loss = None;
+    }
+    assert!(!report::markdown(&results).contains("### Loss window"), "a loss that was not measured");
+}
+
+#[test]
+fn crash_states_are_counted_by_what_made_them() {
+    let text = report::markdown(&power_sample());
+    check_line(
+        row(&text, "Crash states\n", "| typed | always"),
+        &["| 3 | 4,211 | 1,870 | 5,400 | 2,400 | 2,100 / 300 | 25.0 % | 17 | count | 812/s |"],
+    );
+    check_line(
+        row(&text, "Crash states by fault model", "| skip-sync (canary) | always | put-small | xfs"),
+        &["| covered | 900 |"],
+    );
+    let lying = rows(&text, "Crash states by fault model", "| typed | always").into_iter().find(|row| row.contains("lying-disk"));
+    check_line(lying.unwrap(), &["| not promised | 900 | 400 | 323 | 77 | 0 / 0 / 0 |"]);
+    check_line(
+        row(
+            &report::markdown(&bad_power_sample()),
+            "Faults: failing calls and rot",
+            "| typed | always | put-small | error | EIO on sync",
+        ),
+        &["| 12 | 8 | 0 | 1 | 4 | 0 | 0 | 0 |"],
+    );
+}
+
+#[test]
+fn a_finding_says_how_it_comes_about() {
+    for text in [report::markdown(&power_sample()).replace('\\', ""), report::html(&power_sample())] {
+        check_line(
+            &text,
+            &[
+                "Lost effects: write of 64 bytes at 4096 of `wal/1`.",
+                "Shortest sequence of operations: put k3; put k4.",
+                "Missing barrier: sync file `wal/1` after call 17, before call 21 (verified, with it nothing is found any more).",
+                "Redundant sync (typed under always, put-small): sync of directory `db` after call 3.",
+                "ext4-ordered, btrfs",
+            ],
+        );
+    }
+    let mut results = power_sample();
+    for finding in results.cells.iter_mut().filter_map(|cell| cell.crash.as_mut()).flat_map(|crash| &mut crash.findings) {
+        finding.explanation.iter_mut().for_each(|why| why.verified = false);
+    }
+    let text = report::terminal(&results, None, false);
+    check_line(&text, &["before call 21 (not verified)."]);
+    assert!(!report::markdown(&bad_sample()).contains("how it comes about"), "kills have no explanation");
+}
+
+#[test]
+fn canaries_are_counted_and_say_what_convicted_them() {
+    let mut results = power_sample();
+    check_line(&words::headline(&results).sentence, &["Every promise held", "2 of 2 canaries convicted."]);
+    check_line(&words::headline(&bad_power_sample()).sentence, &["Durability violated", "2 of 2 canaries convicted."]);
+    let text = report::markdown(&results);
+    check_line(
+        row(&text, "2 of 2 canaries convicted", "| skip-sync"),
+        &["| power | ✗ lost | ext4-ordered, btrfs | key k3 promised"],
+    );
+    check_line(row(&text, "2 of 2 canaries convicted", "| ack-early"), &["| kill | ✗ lost | process |"]);
+    let sentences = words::headline(&results).canaries;
+    assert_eq!(sentences[1], "Canary skip-sync under always convicted (lost) in 5,400 crash states: 9 promised operations lost.");
+    for cell in results.cells.iter_mut().filter(|cell| cell.subject == "skip-sync") {
+        cell.verdict = Verdict::Survived;
+    }
+    assert_eq!(words::headline(&results).tone, words::Tone::Broken);
+    let text = report::markdown(&results);
+    let acquitted = row(&text, "1 of 2 canaries convicted", "| skip-sync");
+    assert!(acquitted.contains("✓ survived | n/a | n/a |"), "{acquitted}");
+}
+
+#[test]
+fn what_was_tried_is_not_called_untested() {
+    let sentence = "Power loss: simulated nowhere in this run.";
+    assert!(report::markdown(&sample()).contains(sentence), "a cell that could not be tried tests nothing");
+    let text = report::markdown(&power_sample());
+    assert!(!text.contains(sentence) && text.contains("Disks other than the one named above."));
+}
+
 #[test]
 fn tables_fit_a_hundred_columns() {
-    for results in [sample(), bad_sample()] {
+    for results in [sample(), bad_sample(), power_sample(), bad_power_sample()] {
         for line in report::terminal(&results, Some(100), false).lines() {
             assert!(line.chars().count() <= 100 || line.contains("harness "), "{line}");
         }
@@ -498,7 +957,7 @@ fn tables_fit_a_hundred_columns() {
 
 #[test]
 fn markdown_tables_are_whole() {
-    for results in [sample(), bad_sample(), empty()] {
+    for results in [sample(), bad_sample(), power_sample(), bad_power_sample(), empty()] {
         tables_are_whole(&report::markdown(&results));
     }
 }
@@ -607,6 +1066,27 @@ fn distort(results: &mut Results, choices: &[u8]) {
             crash.lost_acked_max = whole(pick());
             crash.loss_window_ms_max = real(pick());
             crash.aimed.insert("any".to_owned(), Aimed { tried: whole(pick()), observed: whole(pick()) });
+            for fault in crash.faults.values_mut() {
+                (fault.cases, fault.lost, fault.hung) = (whole(pick()), whole(pick()), whole(pick()));
+            }
+            if let Some(power) = &mut crash.power {
+                power.states_per_second = real(pick());
+                power.by_depth = vec![whole(pick()); usize::from(pick()) % 3];
+                power.by_strategy.insert("random".to_owned(), whole(pick()));
+                for counts in power.by_model.values_mut() {
+                    counts.covered = pick() % 2 == 0;
+                    (counts.survived, counts.lost, counts.corrupt) = (whole(pick()), whole(pick()), whole(pick()));
+                    let spread = Spread { p50: real(pick()), p99: real(pick()), max: real(pick()) };
+                    counts.loss_window_ms = (pick() % 3 > 0).then_some(spread);
+                    counts.best_loss_window_ms = (pick() % 3 > 0).then_some(spread);
+                    counts.lost_acked = Some(spread);
+                }
+                if let Some(loss) = &mut power.loss {
+                    (loss.worst_ms, loss.worst_ops, loss.unbounded) = (real(pick()), whole(pick()), pick() % 3 == 0);
+                    (loss.bound_ms, loss.rate_per_s) = (Some(real(pick())), real(pick()));
+                    (loss.duration_ns, loss.moments) = (whole(pick()), whole(pick()));
+                }
+            }
         }
         if pick() % 5 == 0 {
             cell.bench = None;
@@ -620,8 +1100,10 @@ proptest! {
 
     #[test]
     fn no_result_makes_a_report_panic(choices in proptest::collection::vec(any::<u8>(), 1..400), width in 0usize..220) {
-        let mut results = bad_sample();
+        let mut results = if choices.len() % 2 == 0 { bad_sample() } else { bad_power_sample() };
         distort(&mut results, &choices);
+        let chart = report::chart(&results).unwrap_or_default();
+        prop_assert!(!chart.contains("NaN") && !chart.contains("inf\"") && !chart.contains("var(--"));
         let page = report::html(&results);
         prop_assert!(!page.contains("NaN") && !page.contains(">inf"));
         tables_are_whole(&report::markdown(&results));
