@@ -68,6 +68,9 @@ fn write_draft(fs: &dyn Fs, path: &Path, draft_path: &Path, from: Header, log: &
     draft.sync()?;
     log.replace(|old, end| {
         draft.copy(&**old, path, copied..end)?;
+        // The file takes the name only after its sync, so whoever reads this mark reads the truth; without it
+        // rot in the new file would pass for a torn tail until the next write.
+        draft.append_mark();
         draft.sync()?;
         fs.rename(draft_path, path).map_err(|e| Error::io("rename", draft_path, e))?;
         // From here on the new file bears the name, but a crash may still bring back the old one.
@@ -133,6 +136,11 @@ impl Draft<'_> {
     fn append(&mut self, kind: u8, body: &[u8]) -> Result<()> {
         Framing::Text.encode(&mut self.buffer, kind, body, Framing::checksum(kind, body), None);
         if self.buffer.len() >= CHUNK { self.write_out() } else { Ok(()) }
+    }
+
+    /// Says that everything before is synced.
+    fn append_mark(&mut self) {
+        Framing::Text.encode(&mut self.buffer, b'M', b"synced\n", Framing::checksum(b'M', b"synced\n"), Some(0));
     }
 
     /// Appends a stretch of another file as it is.

@@ -118,7 +118,7 @@ pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bo
                 damaged[file].1 = damage.apply(bytes, older);
                 let name = format!("{}-{}", damage.name(), specimen.name);
                 let counts = crash.faults.entry(name.clone()).or_default();
-                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, damage, counts);
+                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, (damage, bytes.len()), counts);
                 crash.cases += 1;
                 worst = worst.max(verdict);
                 if verdict > Verdict::NotMeasured {
@@ -193,7 +193,7 @@ fn judge(
     recording: &Recording,
     specimen: &Specimen,
     damaged: Vec<(PathBuf, Vec<u8>)>,
-    damage: Damage,
+    (damage, len): (Damage, usize),
     counts: &mut FaultCounts,
 ) -> (Verdict, String) {
     counts.cases += 1;
@@ -222,12 +222,13 @@ fn judge(
         counts.harmless += 1;
         return (Verdict::Survived, String::new());
     }
-    // With its tail a file loses the records that tell what was synced.
+    // With its tail a file loses the records that tell what was synced; a tail that is older than the rest too.
     let cut = matches!(damage, Damage::Cut(_));
+    let tail = cut || matches!(damage, Damage::Stale(at) if at + BLOCK >= len);
     let nothing: Vec<Vec<Option<u64>>> = recording.writes.iter().map(|client| vec![None; client.len()]).collect();
-    let floors = if cut { &nothing } else { &specimen.covered };
+    let floors = if tail { &nothing } else { &specimen.covered };
     let found = Judge::new(&recording.base, &recording.writes, floors, opener.subject.keeps_prefix()).judge(&contents, u64::MAX);
-    if cut && found.phantoms == 0 {
+    if tail && found.phantoms == 0 && (cut || recovered.repaired.is_some()) {
         // What is left may lack anything, a part of a batch too if the log was rewritten since; but it must not
         // hold what nobody wrote.
         counts.cut += 1;
