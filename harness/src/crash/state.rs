@@ -102,20 +102,18 @@ impl State {
         let mut bytes = known.base.clone();
         let mut size = known.base.len() as u64;
         for (number, op) in (known.from..known.ops).map(|n| (n, &log.ops[n as usize])) {
-            let stable = known.stable[number as usize];
-            if stable || number < chosen.size {
+            if number < chosen.size {
                 size = op.size_after(size);
             }
-            if stable || (chosen.sectors.is_empty() && self.tear.is_none() && number < chosen.data) {
+            if chosen.sectors.is_empty() && self.tear.is_none() && number < chosen.data {
                 apply(&mut bytes, op, 0, u64::MAX);
             } else if number < chosen.highest() {
                 self.apply_in_part(&mut bytes, view, file, number, op);
             }
         }
-        let written = bytes.len() as u64;
         bytes.resize(size as usize, 0);
         if let Some(seed) = self.garbage {
-            self.spoil(&mut bytes, view, file, written, seed);
+            self.spoil(&mut bytes, view, file, seed);
         }
         bytes
     }
@@ -143,19 +141,19 @@ impl State {
         }
     }
 
-    /// Fills sectors that no surviving operation reached, behind what was stable.
-    fn spoil(&self, bytes: &mut [u8], view: &View<'_, '_>, file: usize, written: u64, seed: u64) {
-        let (log, known, chosen) = (&view.layout.files[file], &view.files[file], &self.files[file]);
-        let first = (known.base.len() as u64).div_ceil(SECTOR);
+    /// Fills sectors inside the size that no surviving operation ever reached.
+    fn spoil(&self, bytes: &mut [u8], view: &View<'_, '_>, file: usize, seed: u64) {
+        let (log, chosen) = (&view.layout.files[file], &self.files[file]);
+        let first = (log.initial.len() as u64).div_ceil(SECTOR);
         for sector in first..(bytes.len() as u64).div_ceil(SECTOR) {
-            let reached = log.last_touching(sector as usize, chosen.at(sector as usize)).is_some_and(|op| op >= known.from);
+            if log.last_touching(sector as usize, chosen.at(sector as usize)).is_some() {
+                continue;
+            }
             let (start, end) = ((sector * SECTOR) as usize, ((sector + 1) * SECTOR).min(bytes.len() as u64) as usize);
-            if !reached || sector * SECTOR >= written {
-                let mut state = seed ^ sector.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                for byte in &mut bytes[start..end] {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    *byte = (state >> 56) as u8;
-                }
+            let mut state = seed ^ sector.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for byte in &mut bytes[start..end] {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = (state >> 56) as u8;
             }
         }
     }

@@ -68,7 +68,10 @@ impl<'l, 't> View<'l, 't> {
     /// Nothing volatile survives.
     pub fn none(&self) -> State {
         let file = |f: &FileView| FileState { size: f.from, data: f.from, ..FileState::default() };
-        State { names: self.stable_names.clone(), files: self.files.iter().map(file).collect(), ..State::default() }
+        let mut state =
+            State { names: self.stable_names.clone(), files: self.files.iter().map(file).collect(), ..State::default() };
+        self.keep_stable(&mut state);
+        state
     }
 
     /// Everything volatile survives.
@@ -93,7 +96,11 @@ impl<'l, 't> View<'l, 't> {
             file.sectors.values_mut().for_each(|bound| *bound = (*bound).clamp(known.from, known.ops));
             file.sectors.retain(|_, bound| *bound != file.data);
         }
-        while let Some(violation) = self.violation(&state) {
+        self.keep_stable(&mut state);
+        // Each turn takes something away; the bound is for stable operations behind volatile ones, which a
+        // failed sync or overlapping calls may leave and which are put back.
+        for _ in 0..10_000 {
+            let Some(violation) = self.violation(&state) else { break };
             match violation.fix {
                 Fix::Name(number) => state.names[number] = false,
                 Fix::Size { file, to } => state.files[file].size = to,
@@ -110,8 +117,33 @@ impl<'l, 't> View<'l, 't> {
                 }
                 Fix::Untear => (state.tear, state.garbage) = (None, None),
             }
+            self.keep_stable(&mut state);
         }
         state
+    }
+
+    /// Puts back what is stable although something volatile came before it: with a sector, and unless pages
+    /// tear with a page, survives all that was done to it before.
+    fn keep_stable(&self, state: &mut State) {
+        for (file, known) in self.files.iter().enumerate() {
+            let behind = (known.from..known.ops).filter(|&n| known.stable[n as usize]);
+            for number in behind {
+                let op = &self.layout.files[file].ops[number as usize];
+                let unit = if self.model.torn { SECTOR } else { PAGE };
+                let start = op.offset / unit * (unit / SECTOR);
+                let end = if op.bytes.is_some() { op.end().div_ceil(unit) * (unit / SECTOR) } else { start };
+                let chosen = &mut state.files[file];
+                for sector in start as usize..end as usize {
+                    let bound = chosen.at(sector).max(number + 1);
+                    if bound != chosen.at(sector) {
+                        chosen.sectors.insert(sector as u32, bound);
+                    }
+                }
+                if op.resizes {
+                    chosen.size = chosen.size.max(number + 1);
+                }
+            }
+        }
     }
 
     /// The first rule that a choice breaks.

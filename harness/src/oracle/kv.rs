@@ -352,10 +352,7 @@ mod tests {
     #[test]
     fn a_failed_batch_that_was_overwritten_tells_nothing() {
         let writes = |outcome| {
-            vec![
-                write(&[("a", Some("1")), ("b", Some("1"))], outcome, 5),
-                write(&[("a", Some("2"))], Outcome::Acked(12), 10),
-            ]
+            vec![write(&[("a", Some("1")), ("b", Some("1"))], outcome, 5), write(&[("a", Some("2"))], Outcome::Acked(12), 10)]
         };
         assert_eq!(check(&[], writes(Outcome::Failed(9)), &[("a", "2")], Promise::Process).verdict(), Verdict::Survived);
         assert_eq!(check(&[], writes(Outcome::Acked(9)), &[("a", "2")], Promise::None).verdict(), Verdict::Corrupt);

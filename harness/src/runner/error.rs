@@ -146,7 +146,8 @@ fn fail(opener: &Opener<'_>, steps: &[Step], plan: Plan) -> Option<Case> {
         return None;
     }
     failing.disarm();
-    let living = run.session.as_ref().map(|session| guarded(|| session.contents().map_err(|e| (Verdict::Corrupt, e.to_string()))));
+    let living =
+        run.session.as_ref().map(|session| guarded(|| session.contents().map_err(|e| (Verdict::Corrupt, e.to_string()))));
     let image = mem.image();
     let end = fs.recorder().entries();
     let closed = run.session.take().map_or(Ok(()), |session| session.close());

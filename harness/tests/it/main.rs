@@ -1,6 +1,7 @@
 //! The harness from outside, one file for each part.
 
 mod cli;
+mod crash_model;
 mod kill;
 mod report;
 mod scenario;

@@ -225,6 +225,7 @@ fn power_cell(subject: &str, role: Role, sync: &str, worst_ms: f64, bound_ms: Op
             worst_ops: worst_ms as u64,
             worst_ms,
         }),
+        audit: Vec::new(),
         redundant_syncs: Vec::new(),
     };
     cell.crash = Some(Crash {

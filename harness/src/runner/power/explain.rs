@@ -65,7 +65,8 @@ fn barrier(opener: &Opener<'_>, recording: &Recording, layout: &Layout<'_>, hit:
             if after > hit.at || !cures(after) {
                 continue;
             }
-            let later: Vec<usize> = (call + 1..recording.trace.calls.len()).filter(|c| recording.trace.calls[*c].begun < hit.at).collect();
+            let later: Vec<usize> =
+                (call + 1..recording.trace.calls.len()).filter(|c| recording.trace.calls[*c].begun < hit.at).collect();
             let helps = later.partition_point(|c| cures(recording.trace.calls[*c].begun));
             let before = later.get(helps).map_or_else(
                 || "before the write is acknowledged".to_owned(),
@@ -186,7 +187,17 @@ mod tests {
 
     #[test]
     fn the_shortest_run_keeps_what_it_takes() {
-        let steps: Vec<Step> = (0..37).map(|n| if n == 20 { Step::Shrink } else if n == 5 { Step::Reopen } else { Step::Sync }).collect();
+        let steps: Vec<Step> = (0..37)
+            .map(|n| {
+                if n == 20 {
+                    Step::Shrink
+                } else if n == 5 {
+                    Step::Reopen
+                } else {
+                    Step::Sync
+                }
+            })
+            .collect();
         let fails = |s: &[Step]| s.contains(&Step::Shrink) && s.contains(&Step::Reopen);
         assert_eq!(shortest(&steps, fails), [Step::Reopen, Step::Shrink]);
     }

@@ -19,7 +19,12 @@ use std::time::Duration;
 const RUN: u64 = 1 << 32;
 
 /// Measures the loss window of the cell, adds it to the result, and holds it against what the policy promises.
-pub(crate) fn measure(opener: &Opener<'_>, models: &[&'static Model], crash: &mut Crash, power: &mut Power) -> Result<(), SubjectError> {
+pub(crate) fn measure(
+    opener: &Opener<'_>,
+    models: &[&'static Model],
+    crash: &mut Crash,
+    power: &mut Power,
+) -> Result<(), SubjectError> {
     let plan = &opener.cell.plan.power;
     let policy = opener.cell.sync.0;
     let interval = if let SyncPolicy::Interval(d) = policy { d } else { Duration::ZERO };
@@ -95,7 +100,10 @@ fn beyond(opener: &Opener<'_>, loss: &Loss, bound: f64) -> Finding {
             "a crash takes acknowledgements {:.1} ms old, and {} promises {bound:.1} ms at most",
             loss.worst_ms, opener.cell.sync.0
         ),
-        replay: format!("harness run {} --only power --subject {} --sync {}", opener.cell.plan.source, opener.cell.subject, opener.cell.sync.0),
+        replay: format!(
+            "harness run {} --only power --subject {} --sync {}",
+            opener.cell.plan.source, opener.cell.subject, opener.cell.sync.0
+        ),
         models: Vec::new(),
         explanation: None,
     }
@@ -134,7 +142,8 @@ impl Times {
     fn new(trace: &Trace, sync_ns: u64) -> Self {
         // Position, and what happens to the time there.
         let mut events: Vec<(u64, Option<u64>)> = Vec::new();
-        events.extend(trace.marks.iter().filter_map(|(at, m)| if let Mark::Time(ns) = m { Some((*at, Some(*ns))) } else { None }));
+        events
+            .extend(trace.marks.iter().filter_map(|(at, m)| if let Mark::Time(ns) = m { Some((*at, Some(*ns))) } else { None }));
         events.extend(trace.calls.iter().filter(|c| c.op.is_sync()).filter_map(|c| c.ended).map(|at| (at, None)));
         events.sort_unstable();
         let mut now = 0;
@@ -163,7 +172,11 @@ mod tests {
     #[test]
     fn a_sync_takes_its_time() {
         let call = Call { op: Op::Sync { file: 0, data_only: true }, begun: 3, ended: Some(5), ok: true };
-        let trace = Trace { calls: vec![call], marks: vec![(1, Mark::Time(100)), (7, Mark::Time(120)), (9, Mark::Time(500))], ..Trace::default() };
+        let trace = Trace {
+            calls: vec![call],
+            marks: vec![(1, Mark::Time(100)), (7, Mark::Time(120)), (9, Mark::Time(500))],
+            ..Trace::default()
+        };
         let times = Times::new(&trace, 50);
         assert_eq!([0, 1, 4, 5, 7, 8, 9].map(|p| times.at(p)), [0, 100, 100, 150, 150, 150, 500]);
         // In the middle of the sync: the crash falls before its end.

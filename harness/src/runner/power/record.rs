@@ -127,13 +127,12 @@ pub(crate) fn as_script(step: &Step) -> ScriptStep {
         Step::Shrink => owner(Owner::Shrink),
         Step::Reopen => owner(Owner::Reopen),
         Step::Call { client, call } => match &call.action {
-            Action::Get { table, key } => ScriptStep { client: *client, get: Some((*table, key.clone())), ..ScriptStep::default() },
-            Action::Write { changes, level } => ScriptStep {
-                client: *client,
-                changes: changes.clone(),
-                level: Some(level.to_string()),
-                ..ScriptStep::default()
-            },
+            Action::Get { table, key } => {
+                ScriptStep { client: *client, get: Some((*table, key.clone())), ..ScriptStep::default() }
+            }
+            Action::Write { changes, level } => {
+                ScriptStep { client: *client, changes: changes.clone(), level: Some(level.to_string()), ..ScriptStep::default() }
+            }
         },
     }
 }
