@@ -270,6 +270,7 @@ mod tests {
 
     fn opened(kind: Kind, fs: Arc<dyn Fs>, sync: SyncPolicy) -> Result<Box<dyn Session>, SubjectError> {
         let tables = ["left", "right"].map(|name| Table { name: name.to_owned(), sync: None });
+        fs.create_dir_all(Path::new(DIR)).unwrap();
         kind.open(&Site { dir: Path::new(DIR), fs, sync, tables: &tables, background: false })
     }
 
