@@ -52,7 +52,7 @@ pub(super) enum Bug {
     UncheckedSnapshot,
     /// Writes a batch as one record a change.
     BatchWithoutEnd,
-    /// The same, and may begin a new segment between them.
+    /// Writes a batch that does not fit as two records, one in each of two segments.
     BatchSplitOverSegments,
     /// Cuts wherever it finds damage.
     RotAsTornTail,
@@ -337,7 +337,8 @@ impl Place {
             return Err(full_or_broken("begin a segment", &e));
         }
         self.sync_file(&*file)?;
-        if !self.has(Bug::NoDirSyncAfterCreate) && !(is_recovery && self.has(Bug::RecoveryNotSynced)) {
+        let is_forgotten = self.has(Bug::NoDirSyncAfterCreate) || (is_recovery && self.has(Bug::RecoveryNotSynced));
+        if !is_forgotten {
             self.sync_dir()?;
         }
         Ok(file)
@@ -403,10 +404,10 @@ impl Place {
             let bytes = self.read(&snapshot_name(number))?;
             snapshot_len = bytes.len() as u64;
             let is_checked = !self.has(Bug::UncheckedSnapshot);
-            let body = unsealed(SNAPSHOT_MAGIC, &bytes, is_checked);
-            let whole = body.and_then(|body| replay(body, &mut |t, k, v| memory.change(t, k, v)));
-            if whole.is_none() && is_checked {
-                return Err(damage(format!("{} is damaged", snapshot_name(number))));
+            let damaged = || damage(format!("{} is damaged", snapshot_name(number)));
+            let body = unsealed(SNAPSHOT_MAGIC, &bytes, is_checked).ok_or_else(damaged)?;
+            if replay(body, &mut |t, k, v| memory.change(t, k, v)).is_none() && is_checked {
+                return Err(damaged());
             }
         }
         memory.touched = touched;
@@ -727,13 +728,21 @@ impl Core {
         let mut guard = self.state();
         let state = &mut *guard;
         let is_late = level == Durability::Async || self.has(Bug::CommitOnClose);
-        let in_pieces = self.has(Bug::BatchWithoutEnd) || self.has(Bug::BatchSplitOverSegments);
-        let pieces = if in_pieces { changes.chunks(1) } else { changes.chunks(changes.len().max(1)) };
         self.step(state, |state| {
-            for (n, piece) in pieces.enumerate() {
-                // Only a bug writes a batch in more than one piece.
-                if !is_late && (n == 0 || self.has(Bug::BatchSplitOverSegments)) {
-                    self.place.make_room(state)?;
+            if !is_late {
+                self.place.make_room(state)?;
+            }
+            // Only a bug writes a batch in more than one piece.
+            let piece = match self.place.bug {
+                Some(Bug::BatchWithoutEnd) => 1,
+                Some(Bug::BatchSplitOverSegments) if state.end + payload(changes).len() as u64 >= SEGMENT => {
+                    changes.len().div_ceil(2)
+                }
+                _ => changes.len(),
+            };
+            for (n, piece) in changes.chunks(piece.max(1)).enumerate() {
+                if n > 0 && !is_late && self.has(Bug::BatchSplitOverSegments) {
+                    self.place.roll(state, false)?;
                 }
                 state.pending.push(payload(piece));
                 if !is_late {

@@ -387,8 +387,10 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Write(changes, level) => {
-                        let texts: Vec<_> = changes.iter().map(|(t, k, v)| (*t, format!("key {k}"), v.map(|v| format!("{v}").repeat(20)))).collect();
-                        let refs: Vec<_> = texts.iter().map(|(table, key, value)| Change { table: *table, key, value: value.as_deref() }).collect();
+                        let text = |(t, k, v): &(usize, u8, Option<u8>)| (*t, format!("key {k}"), v.map(|v| format!("{v}-").repeat(20)));
+                        let texts: Vec<_> = changes.iter().map(text).collect();
+                        let refs: Vec<_> =
+                            texts.iter().map(|(table, key, value)| Change { table: *table, key, value: value.as_deref() }).collect();
                         match &refs[..] {
                             [one] => session.apply(*one, level).unwrap(),
                             many => session.batch(many, level).unwrap(),

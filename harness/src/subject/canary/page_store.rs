@@ -465,8 +465,8 @@ fn bucket_bytes(maps: &Contents, bucket: usize) -> Vec<u8> {
 /// Takes the first `need` free pages in a row, at the end if there are none.
 fn free_run(used: &mut Vec<bool>, need: usize) -> usize {
     let mut start = 0;
-    for at in 0..used.len() {
-        if used[at] {
+    for (at, is_used) in used.iter().enumerate() {
+        if *is_used {
             start = at + 1;
         } else if at + 1 - start == need {
             break;
