@@ -287,10 +287,12 @@ fn crashed(
                     return Some(format!("second crash after one at {at}: {wrong}"));
                 }
             }
-            if again && is_kill && at % 40 == 0 {
-                if let Some(wrong) = crashed(subject, sync, &after, None, is_kill, false) {
-                    return Some(format!("second kill after one at {at}: {wrong}"));
-                }
+            if again
+                && is_kill
+                && at % 40 == 0
+                && let Some(wrong) = crashed(subject, sync, &after, None, is_kill, false)
+            {
+                return Some(format!("second kill after one at {at}: {wrong}"));
             }
         }
     }
