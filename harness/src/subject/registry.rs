@@ -22,6 +22,7 @@ impl Registry {
     pub fn new(own: Vec<Arc<dyn Subject>>) -> Self {
         let mut subjects: Vec<Arc<dyn Subject>> = vec![Arc::new(typed::Typed)];
         subjects.extend(baseline::all());
+        subjects.extend(canary::controls());
         subjects.extend(canary::all());
         subjects.retain(|bundled| own.iter().all(|s| s.name() != bundled.name()));
         subjects.extend(own);

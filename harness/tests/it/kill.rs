@@ -4,8 +4,8 @@
 use crate::support::{Ended, KILLS, Sandbox, cell_of};
 use harness::exit_code;
 use harness::history::Moment;
-use harness::result::{CellKind, Results, Role, Verdict};
-use harness::subject::Registry;
+use harness::result::{CellKind, Results, Verdict};
+use harness::subject::canary::{CANARIES, Fault};
 use std::collections::BTreeMap;
 
 /// Runs `subjects` through kills and gives how it ended and what it found.
@@ -40,15 +40,18 @@ fn typed_survives_under_every_policy_and_at_every_moment() {
     }
 }
 
+/// Those that a kill exposes; the others are for stronger faults.
 #[test]
 fn every_canary_is_convicted() {
-    let canaries: Vec<String> =
-        Registry::new(vec![]).iter().filter(|s| s.role() == Role::Canary).map(|s| s.name().to_owned()).collect();
+    let canaries: Vec<&str> = CANARIES.iter().filter(|c| c.exposed_by == Fault::Kill).map(|c| c.name).collect();
     assert!(canaries.len() >= 4, "{canaries:?}");
-    let subjects: Vec<&str> = ["typed"].into_iter().chain(canaries.iter().map(String::as_str)).collect();
+    let subjects: Vec<&str> = ["typed", "control-log", "control-pages"].into_iter().chain(canaries.iter().copied()).collect();
     let (ended, results) = killed(&Sandbox::new(), &subjects, &["never"], "[kill]\nrandom = 2\naimed = 0");
     assert_eq!(ended.code, Some(exit_code::OK), "a convicted canary is no violation: {ended:?}");
-    for canary in &canaries {
+    for control in &subjects[..3] {
+        assert_eq!(cell_of(&results, control).verdict, Verdict::Survived, "{control}");
+    }
+    for canary in canaries {
         let cell = cell_of(&results, canary);
         assert!((Verdict::Lost..=Verdict::Hung).contains(&cell.verdict), "{canary}: {:?}", cell.verdict);
         let crash = cell.crash.as_ref().unwrap();

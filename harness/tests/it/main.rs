@@ -1,5 +1,6 @@
 //! The harness from outside, one file for each part.
 
+mod canary;
 mod cli;
 mod crash_model;
 mod kill;

@@ -1,24 +1,16 @@
-//! Stores broken on purpose. A run in which one of them survives judges nothing.
-//!
-//! All are the same small log of lines with one bug each, named by what it does wrong.
+//! A log of lines without checksums or segments, for bugs that show in any log. It has no control: a torn
+//! line is all that it can tell.
 
-use super::{Change, Contents, Promise, Session, Site, Subject, SubjectError};
-use crate::result::Role;
+use super::super::{Change, Contents, Session, Site, SubjectError};
+use engine::Durability;
 use engine::fs::{File, read_full_at, write_all_at};
-use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The bundled canaries.
-pub fn all() -> Vec<Arc<dyn Subject>> {
-    [Bug::AckEarly, Bug::TornBatch, Bug::AppendBehindTear, Bug::LostDelete]
-        .map(|bug| Arc::new(Canary(bug)) as Arc<dyn Subject>)
-        .into()
-}
-
+/// What it does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bug {
+pub(super) enum Bug {
     /// Acknowledges while the change is in a buffer of the process.
     AckEarly,
     /// Writes a batch change by change, without an end.
@@ -29,9 +21,7 @@ enum Bug {
     LostDelete,
 }
 
-struct Canary(Bug);
-
-struct CanarySession {
+struct LineSession {
     bug: Bug,
     file: Arc<dyn File>,
     tables: usize,
@@ -46,65 +36,25 @@ struct State {
     changes: u64,
 }
 
-impl Subject for Canary {
-    fn name(&self) -> &str {
-        match self.0 {
-            Bug::AckEarly => "canary-ack-early",
-            Bug::TornBatch => "canary-torn-batch",
-            Bug::AppendBehindTear => "canary-append-behind-tear",
-            Bug::LostDelete => "canary-lost-delete",
-        }
+/// Opens or creates the log.
+pub(super) fn open(site: &Site<'_>, bug: Bug) -> Result<Box<dyn Session>, SubjectError> {
+    let path = site.dir.join("canary.log");
+    let file = match site.fs.open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => site.fs.create(&path)?,
+        other => other?,
+    };
+    let mut bytes = vec![0; file.len()? as usize];
+    read_full_at(&*file, &mut bytes, 0)?;
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1);
+    let mut state = State { maps: vec![BTreeMap::new(); site.tables.len()], ..State::default() };
+    for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
+        replay(&mut state.maps, line);
     }
-
-    fn version(&self) -> String {
-        "-".to_owned()
+    state.end = if bug == Bug::AppendBehindTear { bytes.len() } else { whole } as u64;
+    if bug != Bug::AppendBehindTear {
+        file.set_len(state.end)?;
     }
-
-    fn about(&self) -> String {
-        let bug = match self.0 {
-            Bug::AckEarly => "acknowledges before it writes",
-            Bug::TornBatch => "writes a batch in pieces",
-            Bug::AppendBehindTear => "appends behind a torn tail",
-            Bug::LostDelete => "never writes deletes",
-        };
-        format!("broken on purpose: {bug}")
-    }
-
-    fn role(&self) -> Role {
-        Role::Canary
-    }
-
-    fn supports(&self, policy: SyncPolicy) -> bool {
-        policy == SyncPolicy::Never
-    }
-
-    fn promise(&self, _: SyncPolicy, level: Durability) -> Promise {
-        if level == Durability::Async { Promise::None } else { Promise::Process }
-    }
-
-    fn keeps_prefix(&self) -> bool {
-        true
-    }
-
-    fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
-        let path = site.dir.join("canary.log");
-        let file = match site.fs.open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => site.fs.create(&path)?,
-            other => other?,
-        };
-        let mut bytes = vec![0; file.len()? as usize];
-        read_full_at(&*file, &mut bytes, 0)?;
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1);
-        let mut state = State { maps: vec![BTreeMap::new(); site.tables.len()], ..State::default() };
-        for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
-            replay(&mut state.maps, line);
-        }
-        state.end = if self.0 == Bug::AppendBehindTear { bytes.len() } else { whole } as u64;
-        if self.0 != Bug::AppendBehindTear {
-            file.set_len(state.end)?;
-        }
-        Ok(Box::new(CanarySession { bug: self.0, file, tables: site.tables.len(), state: Mutex::new(state) }))
-    }
+    Ok(Box::new(LineSession { bug, file, tables: site.tables.len(), state: Mutex::new(state) }))
 }
 
 /// One line is one atomic step: changes `table TAB key [TAB value]`, separated by the unit separator.
@@ -128,7 +78,7 @@ fn line(changes: &[Change<'_>]) -> String {
     changes.iter().map(change).collect::<Vec<_>>().join("\u{1f}") + "\n"
 }
 
-impl CanarySession {
+impl LineSession {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +110,7 @@ impl CanarySession {
     }
 }
 
-impl Session for CanarySession {
+impl Session for LineSession {
     fn apply(&self, change: Change<'_>, _: Durability) -> Result<(), SubjectError> {
         self.log(&[change])
     }
