@@ -7,9 +7,9 @@ use crate::measure::host;
 use crate::process::child;
 use crate::report;
 use crate::result::{self, Cell, CellKind, Results, RunStatus, Verdict};
-use crate::runner::{self, Job, Progress};
+use crate::runner::{self, Job, Progress, power};
 use crate::scenario::{self, CellPlan, Filter, Profile};
-use crate::subject::{Registry, SubjectError};
+use crate::subject::{Registry, Subject, SubjectError};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use engine::SyncPolicy;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,8 +34,10 @@ enum Verb {
     Run(RunArgs),
     /// Render the report of a run again
     Report(ReportArgs),
-    /// Run the kills that led to a finding again
+    /// Show a finding again: from its trace, or by running the kills that led to it
     Replay(ReplayArgs),
+    /// Cut the run that led to a finding of a power cell down to the steps it takes, as a scenario
+    Shrink(ShrinkArgs),
     /// List scenarios, subjects, policies, warnings or exit codes
     List {
         /// What to list
@@ -112,6 +114,9 @@ struct ReportArgs {
     /// Where to write report.html and report.md; by default beside the result
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Also write the chart of what each policy costs and loses, as one SVG
+    #[arg(long)]
+    chart: Option<PathBuf>,
     /// What to print on stdout
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -126,6 +131,17 @@ struct ReplayArgs {
     /// How often to try; a kill's exact instant differs from time to time
     #[arg(long, default_value_t = 10)]
     tries: u64,
+}
+
+#[derive(clap::Args)]
+struct ShrinkArgs {
+    /// Folder of the run, or its result.json
+    run: PathBuf,
+    /// The finding's id
+    id: String,
+    /// Where to write the scenario; by default below scenarios/regression, named for the finding
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -206,6 +222,7 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
         Verb::Run(args) => run(registry, &args),
         Verb::Report(args) => render(&args),
         Verb::Replay(args) => replay(registry, &args),
+        Verb::Shrink(args) => shrink(registry, &args),
         Verb::List { what, format } => list(registry, what, format),
         Verb::Show { name } => show(registry, &name),
         Verb::Doctor { dir } => doctor(&dir),
@@ -342,6 +359,13 @@ fn render(args: &ReportArgs) -> Result<u8, Refusal> {
     let out = args.out.clone().unwrap_or(beside);
     fs::create_dir_all(&out).map_err(|e| Refusal::io("in", &out, &e))?;
     let page = write_reports(&results, &out)?;
+    if let Some(path) = &args.chart {
+        let Some(chart) = report::chart(&results) else {
+            let text = "there is nothing to draw: the chart takes bench and power cells of one scenario, subject and policy";
+            return Err(Refusal::new(exit_code::NOTHING, text));
+        };
+        fs::write(path, chart).map_err(|e| Refusal::io("in", path, &e))?;
+    }
     match args.format {
         Format::Json => print(&report::json(&results)),
         Format::Text => print(&report::terminal(&results, None, colour())),
@@ -350,15 +374,25 @@ fn render(args: &ReportArgs) -> Result<u8, Refusal> {
     Ok(exit_code::OK)
 }
 
-fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
-    let results = result::load(&args.run).map_err(Refusal::usage)?;
+/// A finding of a run, with the cell that it belongs to.
+struct Found {
+    cell: CellPlan,
+    subject: Arc<dyn Subject>,
+    /// What stands behind the `#` of its id.
+    number: String,
+    /// What was kept of it, if it can be shown without running anything again.
+    kept: Option<power::Kept>,
+}
+
+fn find(registry: &Registry, run: &Path, id: &str) -> Result<Found, Refusal> {
+    let results = result::load(run).map_err(Refusal::usage)?;
     let unknown = || {
         let known = results.cells.iter().filter_map(|c| c.crash.as_ref()).flat_map(|c| &c.findings).map(|f| f.id.as_str());
-        Refusal::usage(format!("the run has no finding {:?}{}", args.id, crate::hint::did_you_mean(&args.id, known)))
+        Refusal::usage(format!("the run has no finding {id:?}{}", crate::hint::did_you_mean(id, known)))
     };
-    let (cell_id, number) = args.id.rsplit_once('#').and_then(|(cell, n)| Some((cell, n.parse().ok()?))).ok_or_else(unknown)?;
+    let (cell_id, number) = id.rsplit_once('#').ok_or_else(unknown)?;
     let cell = results.cells.iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
-    if !cell.crash.iter().flat_map(|crash| &crash.findings).any(|f| f.id == args.id) {
+    if !cell.crash.iter().flat_map(|crash| &crash.findings).any(|f| f.id == id) {
         return Err(unknown());
     }
     let profile = Profile::from_str(&results.run.profile, true).map_err(Refusal::usage)?;
@@ -366,12 +400,46 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
     let source = note.map_or(&cell.scenario, |s| if s.source.is_empty() { &s.name } else { &s.source });
     let plans = scenario::load(source, profile).map_err(Refusal::usage)?;
     let cells = scenario::cells(&plans, registry, &Filter::default(), results.run.seed).map_err(Refusal::usage)?;
-    let plan = cells.iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
+    let plan = cells.into_iter().find(|c| c.id == cell_id).ok_or_else(unknown)?;
     let subject = registry.get(&plan.subject).map_err(Refusal::usage)?;
-    let work = tempfile::tempdir_in(".").map_err(|e| Refusal::io("in", Path::new("."), &e))?;
+    let folder = if run.is_dir() { run } else { run.parent().unwrap_or(Path::new(".")) };
+    let file = power::evidence_file(&folder.join("traces"), id);
+    let kept = match fs::read(&file) {
+        Ok(json) => {
+            let damaged = |e| Refusal::usage(format!("the trace {} is damaged: {e}; run the cell again", file.display()));
+            Some(serde_json::from_slice(&json).map_err(damaged)?)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(Refusal::io("in", &file, &e)),
+    };
+    Ok(Found { cell: plan, subject, number: number.to_owned(), kept })
+}
+
+fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
+    let found = find(registry, &args.run, &args.id)?;
     let evidence = Path::new("reports/out/replay");
+    if let Some(kept) = &found.kept {
+        let to = power::evidence_file(evidence, &args.id).with_extension("");
+        let again = power::replay(&found.cell, &*found.subject, kept, &to).map_err(|e| Refusal::io("in", &to, &e))?;
+        say(&format!("the files that the crash leaves are below {}", to.display()));
+        return Ok(match again {
+            Some((verdict, words)) => {
+                print(&format!("{}: {words}", report::words::verdict(verdict)));
+                exit_code::DURABILITY
+            }
+            None => {
+                print("survived: the store keeps its promises in this state now");
+                exit_code::OK
+            }
+        });
+    }
+    let number = found.number.parse::<u64>().ok().filter(|_| found.cell.kind == CellKind::Kill).ok_or_else(|| {
+        let text = "nothing was kept of this finding, because running the cell again shows it: take the command of the report";
+        Refusal::usage(text)
+    })?;
+    let work = tempfile::tempdir_in(".").map_err(|e| Refusal::io("in", Path::new("."), &e))?;
     for attempt in 1..=args.tries {
-        let (crash, verdict) = runner::kill::replay(plan, &*subject, work.path(), evidence, number)
+        let (crash, verdict) = runner::kill::replay(&found.cell, &*found.subject, work.path(), evidence, number)
             .map_err(|e| Refusal::io("in", work.path(), &e))?;
         if verdict > Verdict::NotMeasured {
             for finding in &crash.findings {
@@ -385,6 +453,25 @@ fn replay(registry: &Registry, args: &ReplayArgs) -> Result<u8, Refusal> {
         "did not show again in {} attempts; raise --tries, a kill's exact instant differs from time to time",
         args.tries
     ));
+    Ok(exit_code::OK)
+}
+
+fn shrink(registry: &Registry, args: &ShrinkArgs) -> Result<u8, Refusal> {
+    let found = find(registry, &args.run, &args.id)?;
+    let name: String = args.id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let out = args.out.clone().unwrap_or_else(|| Path::new("scenarios/regression").join(format!("{name}.toml")));
+    let name = out.file_stem().map_or(name, |stem| stem.to_string_lossy().into_owned());
+    let shrunk = found.kept.as_ref().and_then(|kept| power::shrink(&found.cell, &*found.subject, kept, &name));
+    let Some(text) = shrunk else {
+        let text = "this finding cannot be shrunk: it takes a crash state of a power cell, and a run that shows it again";
+        return Err(Refusal::new(exit_code::UNAVAILABLE, text));
+    };
+    if let Some(folder) = out.parent() {
+        fs::create_dir_all(folder).map_err(|e| Refusal::io("in", folder, &e))?;
+    }
+    fs::write(&out, &text).map_err(|e| Refusal::io("in", &out, &e))?;
+    print(&text);
+    say(&format!("written to {}; harness run {} shows it", out.display(), out.display()));
     Ok(exit_code::OK)
 }
 

@@ -46,7 +46,8 @@ pub struct Replayed {
     pub dropped: Vec<Dropped>,
     /// Records seen, blank lines and marks aside.
     pub records: u64,
-    /// Up to where marks say that the log was synced.
+    /// Up to where marks say that the log was synced; to its end, if the last record is nothing but a mark that
+    /// vouches for all before it.
     pub synced: u64,
 }
 
@@ -172,6 +173,9 @@ pub fn replay(
                 }
                 reader.skip(frame.len);
                 found.end = reader.offset();
+                if frame.kind == b'M' && framing == Framing::Text && frame.mark == Some(0) && reader.offset() == range.end {
+                    found.synced = found.end;
+                }
             }
             Step::Damaged(damage) => {
                 let rest = reader.rest()?;

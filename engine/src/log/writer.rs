@@ -9,7 +9,7 @@
 use super::group_commit::{Outcomes, SyncQueue};
 use super::{Framing, MAX_RECORD};
 use crate::error::{Error, Result, is_full};
-use crate::fs::{File, write_all_at};
+use crate::fs::{File, read_full_at, write_all_at};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ pub struct Log {
     tail: OwnLine<Mutex<Tail>>,
     outcomes: OwnLine<Outcomes>,
     syncing: OwnLine<SyncQueue>,
+    /// Bytes of the file that an earlier process wrote and nothing says were synced.
+    inherited: Mutex<Range<u64>>,
     synced: AtomicU64,
     syncs: AtomicU64,
 }
@@ -110,8 +112,11 @@ pub struct Ticket {
 }
 
 impl Log {
-    /// A log that goes on at byte `end` of `file`. What lies before is taken as written, not as synced.
-    pub fn new(path: &Path, framing: Framing, file: Arc<dyn File>, end: u64) -> Self {
+    /// A log that goes on at byte `end` of `file`. What lies before `synced` is known to be on the device; the
+    /// rest is taken as written only, and written once more before the first sync: if an earlier process met
+    /// a failed sync, the kernel holds pages for clean that never reached the device, and no sync would
+    /// write them (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+    pub fn new(path: &Path, framing: Framing, file: Arc<dyn File>, synced: u64, end: u64) -> Self {
         let pending = Pending { bytes: Vec::new(), members: 0, start: end, end, marked: 0, records: 0 };
         Self {
             path: path.to_owned(),
@@ -121,6 +126,7 @@ impl Log {
             tail: OwnLine(Mutex::new(Tail { file, end, spare: Vec::new(), records: 0, writes: 0, bytes: 0 })),
             outcomes: OwnLine(Outcomes::from(end)),
             syncing: OwnLine::default(),
+            inherited: Mutex::new(synced.min(end)..end),
             synced: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         }
@@ -278,13 +284,26 @@ impl Log {
         };
         covers(target);
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        match file.sync_data() {
+        match self.rewrite_inherited(&*file).and_then(|()| file.sync_data()) {
             Ok(()) => {
                 self.synced.fetch_max(target, Ordering::AcqRel);
                 Ok(())
             }
             Err(e) => Err(self.poison("sync", e)),
         }
+    }
+
+    /// Writes what an earlier process left unsynced where it stands, so that the next sync has it to write.
+    fn rewrite_inherited(&self, file: &dyn File) -> io::Result<()> {
+        let mut inherited = lock(&self.inherited);
+        let mut chunk = vec![0; (1 << 20).min(inherited.end.saturating_sub(inherited.start)) as usize];
+        while inherited.start < inherited.end {
+            let most = chunk.len().min((inherited.end - inherited.start) as usize);
+            let got = read_full_at(file, &mut chunk[..most], inherited.start)?;
+            write_all_at(file, &chunk[..got], inherited.start)?;
+            inherited.start += got.max(1) as u64;
+        }
+        Ok(())
     }
 
     fn commit(&self, tail: &mut Tail) -> Result<()> {
@@ -346,6 +365,8 @@ impl Log {
         let (file, end) = build(&tail.file, tail.end)?;
         tail.file = file;
         tail.end = end;
+        // The successor was written by this process.
+        *lock(&self.inherited) = 0..0;
         // The successor was synced whole.
         self.synced.fetch_max(self.written_through(), Ordering::AcqRel);
         Ok(())

@@ -222,7 +222,10 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
             // Nothing to write; but what this call saw, and all before it, it vouches for as any other does.
             Change::Keep => self.core.log.written_through(),
             // A delete of an absent key says nothing new, unless the log still holds the key.
-            Change::Delete if absent && (level == Durability::Async || !gone) => self.core.log.written_through(),
+            Change::Delete if absent && (level == Durability::Async || !gone) => {
+                self.core.log.check()?;
+                self.core.log.written_through()
+            }
             Change::Set(value) if level == Durability::Async => {
                 self.core.log.check()?;
                 table.write(place.shard).put_buffered(place, value);

@@ -182,13 +182,17 @@ impl Store {
         })?;
         if found.cut.is_some() {
             file.set_len(found.end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", path, e))?;
-        } else if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
+        }
+        // The header was synced before the file got its name.
+        let synced = found.synced.max(header.line().len() as u64);
+        let log = Log::new(path, Framing::Text, file, synced, found.end);
+        if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
             // What survived a killed process may be in the kernel only; show nothing that power loss could take back.
-            file.sync_data().map_err(|e| Error::io("sync", path, e))?;
+            log.sync_step()?;
         }
         let core = Arc::new(Core {
             path: path.to_owned(),
-            log: Log::new(path, Framing::Text, file, found.end),
+            log,
             maps: Mutex::new(Maps { raw, open: BTreeMap::new() }),
             foreign: AtomicBool::new(header == Header::GoPersist),
             converting: Mutex::new(()),

@@ -176,7 +176,8 @@ fn a_reader_of_a_whole_log_refuses_anything_else() {
 fn new_log(fs: &dyn Fs, framing: (Framing, Header)) -> Log {
     let file = create_segment(fs, path(), framing.1, b"").unwrap();
     assert_eq!(identify(&*file, path()).unwrap(), Some(framing.1));
-    Log::new(path(), framing.0, file, framing.1.line().len() as u64)
+    let end = framing.1.line().len() as u64;
+    Log::new(path(), framing.0, file, end, end)
 }
 
 fn contents(fs: &MemFs, framing: (Framing, Header)) -> (Replayed, Records) {

@@ -98,6 +98,8 @@ pub struct DataOp<'t> {
     pub bytes: Option<&'t [u8]>,
     /// Whether it changes the size.
     pub resizes: bool,
+    /// Whether it makes the file shorter.
+    pub cuts: bool,
 }
 
 impl DataOp<'_> {
@@ -152,14 +154,14 @@ impl<'t> Layout<'t> {
                         let start = offset + at as u64;
                         let until = (at as u64 + PAGE - start % PAGE).min(bytes.len() as u64) as usize;
                         let piece = Some(&bytes[at..until]);
-                        let op = DataOp { call: number, begun, ended, offset: start, bytes: piece, resizes: false };
+                        let op = DataOp { call: number, begun, ended, offset: start, bytes: piece, resizes: false, cuts: false };
                         layout.files[*file].push(op, &mut sizes[*file]);
                         at = until;
                     }
                 }
                 Op::SetLen { file, len } => {
                     layout.grow(*file, &mut sizes);
-                    let op = DataOp { call: number, begun, ended, offset: *len, bytes: None, resizes: false };
+                    let op = DataOp { call: number, begun, ended, offset: *len, bytes: None, resizes: false, cuts: false };
                     layout.files[*file].push(op, &mut sizes[*file]);
                 }
                 Op::Create { path, file } => {
@@ -232,6 +234,7 @@ impl<'t> FileLog<'t> {
         let index = self.ops.len() as u32;
         let touched = op.sectors(*size);
         op.resizes = op.size_after(*size) != *size;
+        op.cuts = op.size_after(*size) < *size;
         *size = op.size_after(*size);
         if self.sectors.len() < touched.end as usize {
             self.sectors.resize(touched.end as usize, Vec::new());

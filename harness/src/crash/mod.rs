@@ -14,9 +14,9 @@ mod strategy;
 mod trace;
 mod view;
 
-pub use layout::{DataOp, FileLog, Layout, NameOp, PAGE, SECTOR};
+pub use layout::{DataOp, FileLog, Layout, NameOp, Node, PAGE, SECTOR, SyncOf};
 pub use model::{ASSUMPTIONS, MODELS, Model, Names, Sizes, minimal};
 pub use state::{FileState, State, Tear};
 pub use strategy::{Effect, Strategy, effects, omitting};
 pub use trace::{Call, Files, Mark, Op, Trace};
-pub use view::View;
+pub use view::{FileView, View, Violation};

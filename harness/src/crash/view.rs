@@ -197,7 +197,7 @@ impl<'l, 't> View<'l, 't> {
         // C4: what is written behind a truncation survives only with the truncation.
         let cuts = |bound| volatile(bound).filter(|&n| log.ops[n as usize].bytes.is_none());
         let highest = chosen.highest();
-        if let Some(cut) = cuts(highest).find(|&cut| cut >= chosen.size) {
+        if let Some(cut) = cuts(highest).find(|&cut| cut >= chosen.size && log.ops[cut as usize].cuts) {
             return broken("C4", Fix::Data { file, to: cut });
         }
         if self.model.names != Names::Slots {
@@ -351,7 +351,9 @@ fn stable_names(layout: &Layout<'_>, names: &[NameOp], model: &Model, at: u64) -
         return vec![false; names.len()];
     }
     if model.names == Names::Slots {
-        let synced = |n: &NameOp, dir: &usize| survives_by(n.ended, layout.dir_syncs.iter().filter(|s| s.target == *dir), at);
+        // A failed sync of a directory is mended by a later one: its entries stay dirty in the journal.
+        let good = |dir: usize| layout.dir_syncs.iter().filter(move |s| s.target == dir && s.ok);
+        let synced = |n: &NameOp, dir: &usize| survives_by(n.ended, good(*dir), at);
         return names.iter().map(|n| n.dirs.iter().all(|dir| synced(n, dir))).collect();
     }
     let file_syncs = layout.files.iter().flat_map(|f| &f.syncs).map(|s| (true, s));

@@ -7,12 +7,14 @@
 use super::power::campaign::{Budget, Campaign, Floors};
 use super::power::record::{Opener, Pace, Recording, Run, Step, disk, files, slots, steps};
 use super::power::recover::{guarded, recover};
-use crate::crash::{Layout, Model, Strategy, Trace, View};
-use crate::oracle::kv::Judge;
+use crate::crash::{Call, Layout, Mark, Model, Op, Strategy, Trace, View};
+use crate::history::Outcome;
+use crate::oracle::kv::{Judge, Written};
 use crate::result::{Crash, FaultCounts, Finding, Role, Verdict};
 use crate::scenario::CellPlan;
 use crate::subject::{Contents, Subject};
 use crate::workload::random::mix;
+use engine::Durability;
 use engine::fs::{CallKind, FailingFs, Fault, Plan, TraceFs};
 use std::sync::Arc;
 
@@ -118,7 +120,10 @@ fn fail(opener: &Opener<'_>, steps: &[Step], plan: Plan) -> Option<Case> {
         sync_ns: opener.cell.plan.power.sync_latency_us * 1000,
         seed: mix(opener.cell.seed, &[0]),
     };
-    failing.arm(plan);
+    let reads = matches!(plan.kind, CallKind::Read | CallKind::Open);
+    if !reads {
+        failing.arm(plan);
+    }
     let mut told = Vec::new();
     let verdict = |verdict, words: String, told: &[String]| Some(Case { verdict, words, reported: !told.is_empty() });
     let mut run = match guarded(|| Run::new(opener, fs.clone(), pace, steps).map_err(|e| (Verdict::Survived, e.to_string()))) {
@@ -142,6 +147,15 @@ fn fail(opener: &Opener<'_>, steps: &[Step], plan: Plan) -> Option<Case> {
             Err((panicked, words)) => return verdict(panicked, words, &told),
         }
     }
+    if reads {
+        // What is there must be read again: the store is reopened, and that fails.
+        failing.arm(plan);
+        match guarded(|| run.step(&Step::Reopen).map_err(|e| (Verdict::Survived, e.to_string()))) {
+            Ok(()) => {}
+            Err((Verdict::Survived, words)) => told.push(words),
+            Err((panicked, words)) => return verdict(panicked, words, &told),
+        }
+    }
     if failing.fired() == 0 {
         return None;
     }
@@ -159,28 +173,33 @@ fn fail(opener: &Opener<'_>, steps: &[Step], plan: Plan) -> Option<Case> {
     } else {
         recover(opener, &disk(&start)).contents.unwrap_or_default()
     };
-    let recording = Recording { trace, writes, syncs, base, opened: 0, error: None };
+    let mut recording = Recording { trace, writes, syncs, base, opened: 0, error: None };
+    if plan.fault == Fault::EioReverts {
+        leave_in_doubt(opener, &mut recording);
+    }
     let floors = Floors::new(opener, &recording);
     if let Some(Ok(contents)) = &living
-        && let Some((found, words)) = alive(opener, &recording, contents)
+        && let Some((found, words)) = alive(opener, &recording, contents, !told.is_empty())
     {
         return verdict(found, format!("the store goes on and shows something else: {words}"), &told);
     }
     let layout = Layout::new(&recording.trace);
-    let posix = Model::named("posix")?;
-    let models = [posix];
-    let budget = Budget { states: u64::MAX, until_ns: 0, depth: 1, random: 0, findings: 1 };
+    let torn = Model::named("torn")?;
+    let models = [torn];
+    let budget = Budget { states: u64::MAX, until_ns: 0, depth: 1, random: 0, findings: 1, again: true };
     let mut campaign = Campaign::new(opener, &recording, &floors, &layout, &models, pace.seed, budget);
     let left: Vec<_> = image.into_iter().collect();
-    // Pages that the kernel took back after a failed sync are gone for a restarted process too: what was only
-    // in the kernel is not held against the store then.
-    let process = plan.fault != Fault::EioReverts;
-    if let Some((found, words)) = campaign.verdict_of_image(mem.dirs(), left, process, recording.trace.end) {
+    if let Some((found, words)) = campaign.verdict_of_image(mem.dirs(), left, true, recording.trace.end) {
         return verdict(found, format!("after a restart: {words}"), &told);
     }
+    let opened = recording.trace.marks.iter().filter(|(_, mark)| *mark == Mark::Opened).count();
+    if plan.fault == Fault::EioReverts && opened > 1 {
+        // What the kernel took back is in no trace, so what a later process wrote over it cannot be told apart.
+        return verdict(Verdict::Survived, String::new(), &told);
+    }
     // The last crash point has all the promises; those before it belong to power cells.
-    let view = View::new(&layout, posix, recording.trace.end);
-    for strategy in [Strategy::KeepNone, Strategy::KeepAll, Strategy::OmitOne, Strategy::FilePrefix] {
+    let view = View::new(&layout, torn, recording.trace.end);
+    for strategy in [Strategy::KeepNone, Strategy::KeepAll, Strategy::OmitOne, Strategy::FilePrefix, Strategy::TornSector] {
         for state in strategy.states(&view, pace.seed, 0) {
             if let Some((found, words)) = campaign.verdict_of(&view, &state) {
                 return verdict(found, format!("after a power loss: {words}"), &told);
@@ -190,11 +209,28 @@ fn fail(opener: &Opener<'_>, steps: &[Step], plan: Plan) -> Option<Case> {
     verdict(Verdict::Survived, String::new(), &told)
 }
 
-/// What is wrong with what the living store shows: whatever it acknowledged must be there.
-fn alive(opener: &Opener<'_>, recording: &Recording, contents: &Contents) -> Option<(Verdict, String)> {
-    let acked = |w: &crate::oracle::kv::Written| w.slot.acked_by(u64::MAX);
+/// After a failed sync some kernels take back the pages that it was to write: whatever was not on the device by
+/// then is gone, for a process that opens the store again too. The store has said so, and is not held to it.
+fn leave_in_doubt(opener: &Opener<'_>, recording: &mut Recording) {
+    let is_failed = |c: &&Call| !c.ok && matches!(c.op, Op::Sync { .. });
+    let Some(failed) = recording.trace.calls.iter().find(is_failed).map(|c| c.begun) else { return };
+    let floors = Floors::new(opener, recording);
+    for (client, floors) in recording.writes.iter_mut().zip(&floors.power) {
+        for (write, floor) in client.iter_mut().zip(floors) {
+            if write.slot.begin < failed && floor.is_none_or(|floor| floor > failed) {
+                write.slot.outcome = Outcome::Unknown;
+            }
+        }
+    }
+}
+
+/// What is wrong with what the living store shows: whatever it acknowledged must be there, buffered writes aside
+/// once an error was told, as it may have been theirs.
+fn alive(opener: &Opener<'_>, recording: &Recording, contents: &Contents, told: bool) -> Option<(Verdict, String)> {
+    let acked = |w: &Written| w.slot.acked_by(u64::MAX).filter(|_| !told || w.level != Durability::Async);
     let shown: Vec<Vec<Option<u64>>> = recording.writes.iter().map(|c| c.iter().map(acked).collect()).collect();
-    let found = Judge::new(&recording.base, &recording.writes, &shown, opener.subject.keeps_prefix()).judge(contents, u64::MAX);
+    let keeps_prefix = opener.subject.keeps_prefix();
+    let found = Judge::new(&recording.base, &recording.writes, &shown, keeps_prefix).judge(contents, u64::MAX);
     match (found.wrong.first(), found.lost_promised) {
         (Some(wrong), _) => Some((Verdict::Corrupt, wrong.clone())),
         (None, 0) => None,

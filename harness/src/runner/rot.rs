@@ -223,12 +223,11 @@ fn judge(
         return (Verdict::Survived, String::new());
     }
     // With its tail a file loses the records that tell what was synced; a tail that is older than the rest too.
-    let cut = matches!(damage, Damage::Cut(_));
-    let tail = cut || matches!(damage, Damage::Stale(at) if at + BLOCK >= len);
+    let tail = matches!(damage, Damage::Cut(_)) || matches!(damage, Damage::Stale(at) if at + BLOCK >= len);
     let nothing: Vec<Vec<Option<u64>>> = recording.writes.iter().map(|client| vec![None; client.len()]).collect();
     let floors = if tail { &nothing } else { &specimen.covered };
     let found = Judge::new(&recording.base, &recording.writes, floors, opener.subject.keeps_prefix()).judge(&contents, u64::MAX);
-    if tail && found.phantoms == 0 && (cut || recovered.repaired.is_some()) {
+    if tail && found.phantoms == 0 {
         // What is left may lack anything, a part of a batch too if the log was rewritten since; but it must not
         // hold what nobody wrote.
         counts.cut += 1;
@@ -242,7 +241,9 @@ fn judge(
         counts.lost += 1;
         return (Verdict::Lost, format!("{} writes that had been synced are missing, and nothing was said", found.lost_promised));
     }
-    if recovered.repaired.is_none() && !cut {
+    // A block that is older than it should be may be a whole record of its time; nobody can tell unless a later
+    // record does, and then it would have been missed above.
+    if recovered.repaired.is_none() && !matches!(damage, Damage::Stale(_)) {
         counts.corrupt += 1;
         return (Verdict::Corrupt, "the store shows something else than was written and does not say so".to_owned());
     }

@@ -48,10 +48,14 @@ pub fn cells(plans: &[Plan], registry: &Registry, filter: &Filter, seed: u64) ->
     }
     let takes = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
     // A subject that no scenario lists but that was asked for by name, such as one's own, joins all of them.
-    let joins: Vec<&String> = filter.subjects.iter().filter(|n| plans.iter().all(|p| !p.subjects.contains(n))).collect();
+    let lists = |plan: &Plan, name: &String| {
+        plan.subjects.iter().any(|pattern| registry.matching(pattern).is_ok_and(|names| names.contains(name)))
+    };
+    let joins: Vec<&String> = filter.subjects.iter().filter(|n| plans.iter().all(|p| !lists(p, n))).collect();
     let mut cells = Vec::new();
     for plan in plans {
-        for name in plan.subjects.iter().chain(joins.iter().copied()) {
+        let listed = plan.subjects.iter().map(|pattern| registry.matching(pattern)).collect::<Result<Vec<_>, _>>()?;
+        for name in listed.iter().flatten().chain(joins.iter().copied()) {
             let subject = registry.get(name)?;
             let role = subject.role();
             // A canary stays in whatever is picked: without it no verdict counts.
@@ -62,7 +66,7 @@ pub fn cells(plans: &[Plan], registry: &Registry, filter: &Filter, seed: u64) ->
                 let fits = match role {
                     Role::Store => true,
                     Role::Baseline | Role::Null => kind == CellKind::Bench,
-                    Role::Canary => kind != CellKind::Bench,
+                    Role::Canary => kind != CellKind::Bench && subject.convicted_by().is_none_or(|by| by == kind),
                 };
                 if !fits || !(filter.kinds.is_empty() || filter.kinds.contains(&kind)) {
                     continue;
@@ -70,10 +74,11 @@ pub fn cells(plans: &[Plan], registry: &Registry, filter: &Filter, seed: u64) ->
                 let chosen = |p: &&SyncPolicyText| {
                     subject.supports(p.0) && (role != Role::Store || filter.sync.is_empty() || filter.sync.contains(&p.0))
                 };
-                let never = [SyncPolicyText(SyncPolicy::Never)];
+                let others = [SyncPolicy::Never, SyncPolicy::Always].map(SyncPolicyText);
+                let others = others.iter().filter(|p| subject.supports(p.0));
                 let policies: Vec<&SyncPolicyText> = match role {
                     Role::Store => plan.sync.iter().filter(chosen).collect(),
-                    _ => plan.sync.iter().filter(chosen).chain(&never).take(1).collect(),
+                    _ => plan.sync.iter().filter(chosen).chain(others).take(1).collect(),
                 };
                 let levels = if role == Role::Store { &plan.levels[..] } else { &plan.levels[..plan.levels.len().min(1)] };
                 for &&sync in &policies {

@@ -11,7 +11,7 @@ pub mod typed;
 
 pub use registry::{Registry, UnknownSubject};
 
-use crate::result::Role;
+use crate::result::{CellKind, Role};
 use engine::fs::Fs;
 use engine::{Durability, SyncPolicy};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,11 @@ pub trait Subject: Send + Sync {
     /// What it is here for.
     fn role(&self) -> Role {
         Role::Store
+    }
+
+    /// For a canary: the kind of cell that must convict it; it runs in no other. `None` for any.
+    fn convicted_by(&self) -> Option<CellKind> {
+        None
     }
 
     /// Whether the store can run under this policy.

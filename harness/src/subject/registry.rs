@@ -37,6 +37,17 @@ impl Registry {
         })
     }
 
+    /// The names that a scenario's list means by this one: itself, or all that begin with what stands before a
+    /// star.
+    pub fn matching(&self, pattern: &str) -> Result<Vec<String>, UnknownSubject> {
+        match pattern.strip_suffix('*') {
+            None => self.get(pattern).map(|subject| vec![subject.name().to_owned()]),
+            Some(start) => {
+                Ok(self.subjects.iter().map(|s| s.name()).filter(|n| n.starts_with(start)).map(str::to_owned).collect())
+            }
+        }
+    }
+
     /// All subjects, bundled ones first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Subject>> {
         self.subjects.iter()

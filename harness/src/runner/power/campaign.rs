@@ -1,9 +1,10 @@
 //! One recorded run, crashed everywhere: states are built, told apart by image, opened once, and judged
 //! against what was promised at each crash point at which they may arise.
 
+use super::again::after_power_loss;
 use super::record::{HOME, Opener, Recording};
 use super::recover::{Recovered, recover};
-use crate::crash::{Layout, Model, State, Strategy, Trace, View};
+use crate::crash::{Files, Layout, Model, State, Strategy, Trace, View};
 use crate::measure::clock::Clock;
 use crate::oracle::contract::{Promises, promised_from};
 use crate::oracle::kv::{Judge, Written};
@@ -28,6 +29,8 @@ pub(crate) struct Budget {
     pub(crate) random: u64,
     /// Stop at so many findings.
     pub(crate) findings: usize,
+    /// Whether recovered stores are used again and crashed a second time.
+    pub(crate) again: bool,
 }
 
 /// What a campaign counted. Campaigns of one cell add to one tally.
@@ -128,6 +131,9 @@ struct Judged {
 const NESTED: [Strategy; 6] =
     [Strategy::KeepNone, Strategy::KeepAll, Strategy::NamesOnly, Strategy::DataOnly, Strategy::OmitOne, Strategy::FilePrefix];
 
+/// Recovered stores that are used again and crashed a second time, of those whose recovery changed something.
+const SECOND_CRASHES: usize = 40;
+
 /// A recorded run under the judge.
 pub(crate) struct Campaign<'a> {
     opener: &'a Opener<'a>,
@@ -143,6 +149,8 @@ pub(crate) struct Campaign<'a> {
     contents: Vec<Contents>,
     contents_seen: HashMap<u128, u32, BuildHasherDefault<Identity>>,
     judged: HashMap<(u32, bool, u64), Judged>,
+    /// Files of stores that are to be used again after their recovery.
+    samples: Vec<Files>,
     pub(crate) hits: Vec<Hit>,
 }
 
@@ -192,6 +200,7 @@ impl<'a> Campaign<'a> {
             contents: Vec::new(),
             contents_seen: HashMap::default(),
             judged: HashMap::new(),
+            samples: Vec::new(),
             hits: Vec::new(),
         }
     }
@@ -370,6 +379,7 @@ impl<'a> Campaign<'a> {
             tally.by_depth.resize(depth as usize + 1, 0);
         }
         tally.by_depth[depth as usize] += 1;
+        let kept = (self.budget.again && depth == 0).then(|| files.clone());
         let disk = MemFs::with_files(dirs, files);
         let Recovered { contents, second, recovery, .. } = recover(self.opener, &disk);
         let outcome = match contents {
@@ -382,6 +392,12 @@ impl<'a> Campaign<'a> {
                 }
             }
         };
+        if let Some(files) = kept
+            && matches!(outcome, Outcome::Shows(_))
+            && self.is_sampled(digest, recovery.is_some())
+        {
+            self.samples.push(files.into_iter().collect());
+        }
         let image = self.known.len() as u32;
         self.images.insert(digest, image);
         self.known.push(Known { outcome, children: Vec::new() });
@@ -391,6 +407,20 @@ impl<'a> Campaign<'a> {
             self.known[image as usize].children = self.crash_recovery(&recovery, image, depth, tally);
         }
         (image, digest)
+    }
+
+    /// Whether to use a recovered store again: the first of those whose recovery changed something, and a few
+    /// of all.
+    fn is_sampled(&mut self, digest: u128, changed: bool) -> bool {
+        (changed && self.samples.len() < SECOND_CRASHES) || digest.is_multiple_of(251)
+    }
+
+    /// Uses the recovered stores that were set aside again, and crashes them a second time.
+    pub(crate) fn use_again(&mut self) -> Option<(Verdict, String, Files)> {
+        let samples = std::mem::take(&mut self.samples);
+        samples
+            .into_iter()
+            .find_map(|files| after_power_loss(self.opener, &files).map(|(verdict, words)| (verdict, words, files)))
     }
 
     fn crash_recovery(&mut self, recovery: &Trace, parent: u32, depth: u64, tally: &mut Tally) -> Vec<(u32, u64, State)> {

@@ -21,7 +21,7 @@ const TELLING: [Strategy; 10] = [
     Strategy::TornLast,
 ];
 
-const BUDGET: Budget = Budget { states: u64::MAX, until_ns: 0, depth: 1, random: 0, findings: 1 };
+const BUDGET: Budget = Budget { states: u64::MAX, until_ns: 0, depth: 1, random: 0, findings: 1, again: false };
 
 /// Explains a hit on a recording.
 pub(crate) fn explain(opener: &Opener<'_>, recording: &Recording, hit: &Hit) -> Explanation {

@@ -37,7 +37,7 @@ pub(crate) fn measure(
     let layout = Layout::new(&recording.trace);
     let times = Times::new(&recording.trace, sync_ns);
     let floors = Floors::new(opener, &recording);
-    let budget = Budget { states: u64::MAX, until_ns: 0, depth: 0, random: 0, findings: usize::MAX };
+    let budget = Budget { states: u64::MAX, until_ns: 0, depth: 0, random: 0, findings: usize::MAX, again: false };
     let mut campaign = Campaign::new(opener, &recording, &floors, &layout, models, seed, budget);
     let end = closing(&recording);
     let last = times.at(end);

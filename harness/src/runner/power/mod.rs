@@ -3,13 +3,14 @@
 //! **Invariant:** one thread, virtual time, seeded choices: with a count budget the same seed gives the same
 //! result, but for the timing `states_per_second`.
 
+mod again;
 pub(super) mod campaign;
 mod explain;
 mod loss;
 pub(super) mod record;
 pub(super) mod recover;
 
-use crate::crash::{Layout, MODELS, Model, View};
+use crate::crash::{Files, Layout, MODELS, Model, Trace, View};
 use crate::measure::clock::Clock;
 use crate::result::{Crash, Finding, Power, Role, Verdict};
 use crate::scenario::CellPlan;
@@ -21,16 +22,30 @@ use record::{Opener, Pace, Recording, files, record, steps};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Findings kept in the result; the counts cover all.
 const FINDINGS: usize = 12;
 
-/// Everything it takes to see a finding again.
+/// Places in a run at which the process is killed before the power is cut.
+const KILLS: usize = 24;
+
+/// What is kept of a finding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// A crash state, and the run it comes from.
+    State(Box<Evidence>),
+    /// The files that a first crash left; what fails is their further use.
+    SecondCrash {
+        /// The files, as those of a trace without calls.
+        disk: Trace,
+    },
+}
+
+/// Everything it takes to see a crash state again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Evidence {
-    /// The finding's id.
-    pub id: String,
     /// Number of the recorded run within the cell.
     run: u64,
     recording: Recording,
@@ -81,6 +96,7 @@ pub fn run(
             depth: plan.depth,
             random: plan.random,
             findings: if cell.role == Role::Canary { 1 } else { FINDINGS },
+            again: true,
         };
         let mut campaign = Campaign::new(&opener, &recording, &floors, &layout, &models, mix(cell.seed, &[number]), budget);
         campaign.run(&mut tally, clock, &mut *go_on);
@@ -95,6 +111,16 @@ pub fn run(
             let mut finding = report(cell, number, &recording, &layout, &hit, crash.findings.len(), evidence)?;
             finding.explanation = hit.nested.is_empty().then(|| explain::explain(&opener, &recording, &hit));
             crash.findings.push(finding);
+        }
+        if crash.findings.is_empty()
+            && let Some((verdict, words, files)) = campaign.use_again()
+        {
+            crash.findings.push(second_crash(cell, number, crash.findings.len(), verdict, &words, Some(&files), evidence)?);
+        }
+        if crash.findings.is_empty()
+            && let Some((verdict, words)) = killed_then_cut(&opener, &recording, &layout)
+        {
+            crash.findings.push(second_crash(cell, number, crash.findings.len(), verdict, &words, None, evidence)?);
         }
         if !crash.findings.is_empty() || !go_on() {
             break;
@@ -143,6 +169,54 @@ pub fn run(
     Ok((crash, if whole || worst != Verdict::Survived { worst } else { Verdict::NotMeasured }, None))
 }
 
+/// Kills the process in the middle of some calls, restarts it, and cuts the power.
+fn killed_then_cut(opener: &Opener<'_>, recording: &Recording, layout: &Layout<'_>) -> Option<(Verdict, String)> {
+    let inside: Vec<u64> = campaign::points(layout, true).into_iter().filter(|at| *at > recording.opened).collect();
+    let step = inside.len().div_ceil(KILLS).max(1);
+    inside.into_iter().step_by(step).find_map(|at| {
+        let (verdict, words) = again::after_kill(opener, recording, layout, at)?;
+        Some((verdict, format!("{words} (killed before position {at})")))
+    })
+}
+
+/// A finding that takes a second crash. The files that the first one left are kept.
+fn second_crash(
+    cell: &CellPlan,
+    run: u64,
+    number: usize,
+    verdict: Verdict,
+    words: &str,
+    files: Option<&Files>,
+    evidence: &Path,
+) -> io::Result<Finding> {
+    let id = format!("{}#{number}", cell.id);
+    if let Some(files) = files {
+        let disk = Trace { files: files.clone(), ..Trace::default() };
+        keep(evidence, &id, &Kept::SecondCrash { disk })?;
+    }
+    let again = format!("harness replay RUN '{id}'");
+    let run_again = format!("harness run {} --only power --subject {} --sync {}", cell.plan.source, cell.subject, cell.sync.0);
+    Ok(Finding {
+        verdict,
+        profile: if files.is_some() { "two power losses" } else { "process killed, then power cut" }.to_owned(),
+        summary: format!("{words} (run {run})"),
+        replay: if files.is_some() { again } else { run_again },
+        models: vec!["posix".to_owned()],
+        explanation: None,
+        id,
+    })
+}
+
+fn keep(folder: &Path, id: &str, kept: &Kept) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(evidence_file(folder, id), serde_json::to_string(kept)?)
+}
+
+/// Where the evidence of a finding lies within the folder for it.
+pub fn evidence_file(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("{}.json", id.replace(['/', '#', ':'], "-")))
+}
+
 /// The models a cell is tried under.
 fn models(cell: &CellPlan) -> Vec<&'static Model> {
     let named = &cell.plan.power.models;
@@ -166,7 +240,6 @@ fn report(
 ) -> io::Result<Finding> {
     let id = format!("{}#{number}", cell.id);
     let kept = Evidence {
-        id: id.clone(),
         run,
         recording: recording.clone(),
         model: hit.model.name.to_owned(),
@@ -174,9 +247,7 @@ fn report(
         state: hit.state.clone(),
         nested: hit.nested.clone(),
     };
-    fs::create_dir_all(evidence)?;
-    let file = evidence.join(format!("{}-{number}.json", cell.id.replace('/', "-")));
-    fs::write(file, serde_json::to_string(&kept)?)?;
+    keep(evidence, &id, &Kept::State(Box::new(kept)))?;
     let models = weakest(layout, hit);
     let again = if hit.nested.is_empty() { "" } else { ", and the recovery crashed again" };
     Ok(Finding {
@@ -204,16 +275,23 @@ fn weakest(layout: &Layout<'_>, hit: &Hit) -> Vec<String> {
     crate::crash::minimal(&all).into_iter().map(|m| m.name.to_owned()).collect()
 }
 
-/// A finding seen again: the image its crash leaves, written below `to`, and what the store makes of it now.
+/// A finding seen again: the files its crash leaves, written below `to`, and what the store makes of them now.
 /// The workload is not run again.
-pub fn replay(cell: &CellPlan, subject: &dyn Subject, kept: &Evidence, to: &Path) -> io::Result<Option<(Verdict, String)>> {
+pub fn replay(cell: &CellPlan, subject: &dyn Subject, kept: &Kept, to: &Path) -> io::Result<Option<(Verdict, String)>> {
     let tables = cell.plan.tables();
     let opener = Opener { subject, cell, tables: &tables };
+    let kept = match kept {
+        Kept::State(kept) => kept,
+        Kept::SecondCrash { disk } => {
+            write_image(&[], &disk.files, to)?;
+            return Ok(again::after_power_loss(&opener, &disk.files));
+        }
+    };
     let model = Model::named(&kept.model).ok_or_else(|| io::Error::other(format!("unknown fault model {:?}", kept.model)))?;
     let layout = Layout::new(&kept.recording.trace);
     let floors = Floors::new(&opener, &kept.recording);
     let models = [model];
-    let budget = Budget { states: 0, until_ns: 0, depth: 0, random: 0, findings: 1 };
+    let budget = Budget { states: 0, until_ns: 0, depth: 0, random: 0, findings: 1, again: false };
     let mut campaign = Campaign::new(&opener, &kept.recording, &floors, &layout, &models, 0, budget);
     let (mut dirs, mut files) = kept.state.image(&View::new(&layout, model, kept.at));
     for nested in &kept.nested {
@@ -221,13 +299,16 @@ pub fn replay(cell: &CellPlan, subject: &dyn Subject, kept: &Evidence, to: &Path
         let Some(posix) = Model::named("posix") else { continue };
         (dirs, files) = nested.state.image(&View::new(&recovery, posix, nested.at));
     }
-    for dir in &dirs {
+    write_image(&dirs, &files.iter().cloned().collect(), to)?;
+    Ok(campaign.verdict_of_image(dirs, files, model.keeps_completed, kept.at))
+}
+
+fn write_image(dirs: &[PathBuf], files: &Files, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for dir in dirs {
         fs::create_dir_all(to.join(below_home(dir)))?;
     }
-    for (path, bytes) in &files {
-        fs::write(to.join(below_home(path)), bytes)?;
-    }
-    Ok(campaign.verdict_of_image(dirs, files, model.keeps_completed, kept.at))
+    files.iter().try_for_each(|(path, bytes)| fs::write(to.join(below_home(path)), bytes))
 }
 
 fn below_home(path: &Path) -> &Path {
@@ -236,7 +317,8 @@ fn below_home(path: &Path) -> &Path {
 
 /// The finding's run cut down to the steps it takes, as a scenario; `None` if it does not show again when the
 /// run is recorded anew, as may be with clients that run free.
-pub fn shrink(cell: &CellPlan, subject: &dyn Subject, kept: &Evidence, name: &str) -> Option<String> {
+pub fn shrink(cell: &CellPlan, subject: &dyn Subject, kept: &Kept, name: &str) -> Option<String> {
+    let Kept::State(kept) = kept else { return None };
     let tables = cell.plan.tables();
     let opener = Opener { subject, cell, tables: &tables };
     let plan = &cell.plan.power;
@@ -250,10 +332,10 @@ pub fn shrink(cell: &CellPlan, subject: &dyn Subject, kept: &Evidence, name: &st
     let few = explain::shortest(&all, fails);
     let tables: Vec<String> = tables.iter().map(|t| t.name.clone()).collect();
     let script = Script { tables, steps: few.iter().map(record::as_script).collect() };
-    regression(cell, kept, name, &script)
+    regression(cell, name, &script)
 }
 
-fn regression(cell: &CellPlan, kept: &Evidence, name: &str, script: &Script) -> Option<String> {
+fn regression(cell: &CellPlan, name: &str, script: &Script) -> Option<String> {
     let mut power = toml::Table::new();
     power.insert("rate".into(), cell.plan.power.rate.into());
     power.insert("sync-latency-us".into(), (cell.plan.power.sync_latency_us as i64).into());
@@ -265,7 +347,10 @@ fn regression(cell: &CellPlan, kept: &Evidence, name: &str, script: &Script) -> 
     let mut table = toml::Table::new();
     table.insert("schema".into(), 1.into());
     table.insert("name".into(), name.into());
-    table.insert("title".into(), format!("Does {} stay away, which {} once showed?", kept.id, cell.subject).into());
+    table.insert(
+        "title".into(),
+        format!("Does {} keep its promises in the run that once broke one in {}?", cell.subject, cell.id).into(),
+    );
     table.insert("kinds".into(), toml::Value::try_from(["power"]).ok()?);
     table.insert("subjects".into(), toml::Value::try_from([&cell.subject]).ok()?);
     table.insert("sync".into(), toml::Value::try_from([cell.sync.0.to_string()]).ok()?);

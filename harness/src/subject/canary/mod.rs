@@ -12,7 +12,7 @@ mod log_store;
 mod page_store;
 
 use super::{Promise, Session, Site, Subject, SubjectError};
-use crate::result::Role;
+use crate::result::{CellKind, Role};
 use engine::{Durability, SyncPolicy};
 use std::fmt;
 use std::sync::Arc;
@@ -183,6 +183,16 @@ impl Subject for &'static Canary {
 
     fn role(&self) -> Role {
         Role::Canary
+    }
+
+    fn convicted_by(&self) -> Option<CellKind> {
+        Some(match self.exposed_by {
+            // The state in which everything survives is what a restart finds.
+            Restart | Power => CellKind::Power,
+            Kill => CellKind::Kill,
+            Error => CellKind::Error,
+            Rot => CellKind::Rot,
+        })
     }
 
     fn supports(&self, policy: SyncPolicy) -> bool {

@@ -218,10 +218,14 @@ fn load(file: &[u8], tables: usize) -> Result<(State, Option<String>), SubjectEr
             None => passed.push(root.generation.to_string()),
         }
     }
+    let is_torn = |slot: &usize| {
+        let block = file.get(slot * PAGE..(slot + 1) * PAGE).unwrap_or_default();
+        Root::parse(file, *slot).is_none() && block.iter().any(|b| *b != 0)
+    };
+    passed.extend((0..SLOTS).filter(is_torn).map(|slot| format!("a torn one in slot {slot}")));
     let (newest_slot, newest, maps) = chosen;
     let (durable_slot, durable) = durable.unwrap_or_else(|| (newest_slot, newest.clone()));
-    let repaired =
-        (!passed.is_empty()).then(|| format!("passed over roots whose pages were never synced: {}", passed.join(", ")));
+    let repaired = (!passed.is_empty()).then(|| format!("passed over roots that were never synced whole: {}", passed.join(", ")));
     let state = State {
         maps,
         dirty: BTreeSet::new(),
