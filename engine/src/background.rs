@@ -81,6 +81,10 @@ impl Drop for Workers {
 
 /// Runs the parts of a job on as many threads as there are processors and returns their results in order.
 pub fn in_parallel<T: Send, R: Send>(parts: Vec<T>, job: impl Fn(T) -> R + Sync) -> Vec<R> {
+    if parts.len() < 2 {
+        // A thread costs more than a small part takes.
+        return parts.into_iter().map(job).collect();
+    }
     thread::scope(|scope| {
         let job = &job;
         let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || job(part))).collect();

@@ -117,7 +117,8 @@ impl Log {
     /// a failed sync, the kernel holds pages for clean that never reached the device, and no sync would
     /// write them (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
     pub fn new(path: &Path, framing: Framing, file: Arc<dyn File>, synced: u64, end: u64) -> Self {
-        let pending = Pending { bytes: Vec::new(), members: 0, start: end, end, marked: 0, records: 0 };
+        let synced = synced.min(end);
+        let pending = Pending { bytes: Vec::new(), members: 0, start: end, end, marked: synced, records: 0 };
         Self {
             path: path.to_owned(),
             framing,
@@ -126,8 +127,8 @@ impl Log {
             tail: OwnLine(Mutex::new(Tail { file, end, spare: Vec::new(), records: 0, writes: 0, bytes: 0 })),
             outcomes: OwnLine(Outcomes::from(end)),
             syncing: OwnLine::default(),
-            inherited: Mutex::new(synced.min(end)..end),
-            synced: AtomicU64::new(0),
+            inherited: Mutex::new(synced..end),
+            synced: AtomicU64::new(synced),
             syncs: AtomicU64::new(0),
         }
     }

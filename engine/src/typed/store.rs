@@ -155,22 +155,26 @@ impl Store {
         let lock = take_lock(&*fs, path)?;
         remove_leftover(&*fs, &beside(path, "new"))?;
         remove_leftover(&*fs, &compact::draft(path))?;
-        let (file, header) = match fs.open(path) {
+        let existing = match fs.open(path) {
             Ok(file) => match identify(&*file, path)? {
-                Some(header @ (Header::TypedLog | Header::GoPersist)) => (file, header),
+                Some(header @ (Header::TypedLog | Header::GoPersist)) => Some((file, header)),
                 Some(Header::Wal) => {
                     return Err(Error::Format { file: path.to_owned(), found: "wal 1".to_owned() });
                 }
-                None => (create_segment(&*fs, path, Header::TypedLog, b"")?, Header::TypedLog),
+                None => None,
             },
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                (create_segment(&*fs, path, Header::TypedLog, b"")?, Header::TypedLog)
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(Error::io("open", path, e)),
         };
-        // A process that died between a rename and the sync of the directory left a name that power
-        // loss could take back, together with everything that is about to be built on it.
-        fs.sync_dir(parent(path)).map_err(|e| Error::io("sync", parent(path), e))?;
+        let (file, header) = match existing {
+            Some(existing) => {
+                // A process that died between a rename and the sync of the directory left a name that power
+                // loss could take back, together with everything that is about to be built on it.
+                fs.sync_dir(parent(path)).map_err(|e| Error::io("sync", parent(path), e))?;
+                existing
+            }
+            None => (create_segment(&*fs, path, Header::TypedLog, b"")?, Header::TypedLog),
+        };
         let mut raw = RawMaps::new();
         let mut last = None;
         let len = file.len().map_err(|e| Error::io("read", path, e))?;
