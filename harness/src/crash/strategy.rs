@@ -205,9 +205,10 @@ fn picks(strategy: Strategy, view: &View<'_, '_>, seed: u64, chances: u64) -> Ve
             };
             files().flat_map(|file| calls(file).flat_map(move |(first, _)| one(file, first))).collect()
         }
-        Strategy::TornLast => {
-            files().filter_map(|file| Some((file, calls(file).last()?))).flat_map(|(file, call)| torn(view, file, call)).collect()
-        }
+        Strategy::TornLast => files()
+            .filter_map(|file| Some((file, calls(file).next_back()?)))
+            .flat_map(|(file, call)| torn(view, file, call))
+            .collect(),
         Strategy::TornSector => files()
             .flat_map(|file| {
                 let log = &view.layout.files[file];

@@ -197,8 +197,11 @@ impl Trace {
     }
 }
 
-/// The last component, or `.` for the store's own directory.
+/// The last component; the directory that the store was given has no name of interest.
 fn short(path: &std::path::Path) -> String {
+    if path.parent() == Some(std::path::Path::new("/")) {
+        return "of the store".to_owned();
+    }
     path.file_name().map_or_else(|| ".".to_owned(), |n| n.to_string_lossy().into_owned())
 }
 

@@ -281,7 +281,7 @@ impl<'l, 't> View<'l, 't> {
                 continue;
             };
             let (log, known, chosen) = (&self.layout.files[file], &self.files[file], &state.files[file]);
-            let written = (known.from..known.ops).filter(|&n| log.ops[n as usize].ended <= op.begun).last();
+            let written = (known.from..known.ops).rfind(|&n| log.ops[n as usize].ended <= op.begun);
             let Some(last) = written else { continue };
             if chosen.size <= last || unwritten(log, known, chosen, last).is_some() {
                 return Some(Violation { rule: "E5", fix: Fix::Name(number) });
@@ -337,10 +337,8 @@ fn file_view(log: &FileLog<'_>, model: &Model, at: u64) -> FileView {
 
 /// C1 and C1b: the first sync that began after `ended` and is done decides.
 fn survives_by<'s>(ended: u64, syncs: impl Iterator<Item = &'s SyncOf>, at: u64) -> bool {
-    for sync in syncs.filter(|s| s.begun > ended && s.ended < at) {
-        return sync.ok;
-    }
-    false
+    let mut done = syncs.filter(|s| s.begun > ended && s.ended < at);
+    done.next().is_some_and(|s| s.ok)
 }
 
 fn stable_names(layout: &Layout<'_>, names: &[NameOp], model: &Model, at: u64) -> Vec<bool> {

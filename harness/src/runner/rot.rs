@@ -47,9 +47,9 @@ impl Damage {
     /// All that can be done to a file of these bytes, `older` in the middle of the run.
     fn all(bytes: &[u8], older: &[u8]) -> Vec<Damage> {
         let mut all = Vec::new();
-        for at in 0..bytes.len() {
+        for (at, byte) in bytes.iter().enumerate() {
             all.extend([Damage::Flip(at, 0xff), Damage::Flip(at, 1 << (at % 8))]);
-            all.extend((bytes[at] != 0).then_some(Damage::Zero(at)));
+            all.extend((*byte != 0).then_some(Damage::Zero(at)));
             all.push(Damage::Cut(at));
         }
         let differs = |at: &usize| older.len() > *at && block(bytes, *at) != block(older, *at);

@@ -299,8 +299,10 @@ fn data_goes_to_stdout_and_words_to_stderr() {
 
 #[test]
 fn what_cannot_be_tried_is_inconclusive_only_when_asked() {
+    // A store that does not open the files that it is to begin with cannot be crashed.
     let sandbox = Sandbox::new();
-    sandbox.write("power.toml", &with(TINY, "[\"bench\"]", "[\"power\"]"));
+    let files = "[power.files]\n\"typed.db\" = \"no log at all\"\n";
+    sandbox.write("power.toml", &(with(TINY, "[\"bench\"]", "[\"power\"]") + files));
     let strict = sandbox.run(&["run", "power.toml", "--out", "strict", "--strict"]);
     assert_eq!(strict.code, Some(exit_code::INCONCLUSIVE), "{strict:?}");
     assert_eq!(cell_of(&sandbox.result("strict"), "typed").verdict, Verdict::NotMeasured);

@@ -356,13 +356,15 @@ proptest! {
                 let view = View::new(&layout, model, at);
                 for strategy in Strategy::ALL {
                     for state in strategy.states(&view, seed, 8).take(40) {
-                        prop_assert!(view.is_legal(&state), "{strategy:?} is not settled under {}: {:?}", model.name, view.violation(&state));
+                        let broken = view.violation(&state);
+                        prop_assert!(broken.is_none(), "{strategy:?} is not settled under {}: {broken:?}", model.name);
                         let image = state.image(&view);
                         for wider in MODELS.iter().filter(|m| m.includes(model)) {
                             let wide = View::new(&layout, wider, at);
                             let broken = wide.violation(&state);
-                            prop_assert!(broken.is_none(), "{strategy:?} of {} under {}: {broken:?} {state:?}", model.name, wider.name);
-                            prop_assert!(state.image(&wide) == image, "{strategy:?} of {} is another image under {}", model.name, wider.name);
+                            let names = (model.name, wider.name);
+                            prop_assert!(broken.is_none(), "{strategy:?} of the first under the second {names:?}: {broken:?}");
+                            prop_assert!(state.image(&wide) == image, "{strategy:?} makes another image: {names:?}");
                         }
                     }
                 }

@@ -4,6 +4,7 @@ mod canary;
 mod cli;
 mod crash_model;
 mod kill;
+mod power;
 mod report;
 mod scenario;
 mod streams;

@@ -20,7 +20,7 @@ const ENGINE: [(&str, &[&str]); 7] = [
 ];
 
 /// Modules of the harness from values to verbs, each with those that it may import.
-const HARNESS: [(&str, &[&str]); 12] = [
+const HARNESS: [(&str, &[&str]); 13] = [
     ("exit_code", &[]),
     ("hint", &[]),
     ("result", &[]),
@@ -30,9 +30,10 @@ const HARNESS: [(&str, &[&str]); 12] = [
     ("subject", &["hint", "result"]),
     ("workload", &["hint", "result", "measure", "subject"]),
     ("oracle", &["result", "history", "subject", "workload"]),
-    ("scenario", &["hint", "result", "subject", "workload"]),
+    ("crash", &["workload"]),
+    ("scenario", &["hint", "result", "crash", "subject", "workload"]),
     ("process", &["result", "history", "measure", "subject", "workload", "scenario"]),
-    ("runner", &["exit_code", "result", "measure", "history", "subject", "workload", "oracle", "scenario", "process"]),
+    ("runner", &["exit_code", "result", "measure", "history", "subject", "workload", "oracle", "crash", "scenario", "process"]),
 ];
 
 /// Imports against the order, each with why it is there still.

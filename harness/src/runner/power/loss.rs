@@ -7,7 +7,7 @@
 use super::campaign::{Budget, Campaign, Floors, Tally};
 use super::record::{Opener, Pace, Recording, Step, files, record};
 use crate::crash::{Layout, Mark, Model, State, Trace, View};
-use crate::result::{Crash, Finding, Loss, ModelCounts, Power, Spread, Verdict};
+use crate::result::{Crash, Finding, Loss, Power, Spread, Verdict};
 use crate::subject::SubjectError;
 use crate::workload::random::{mix, rng};
 use engine::SyncPolicy;
@@ -71,7 +71,7 @@ pub(crate) fn measure(
             worst.push(ms);
             best.push(least);
         }
-        let counts = power.by_model.entry(model.name.to_owned()).or_insert_with(ModelCounts::default);
+        let counts = power.by_model.entry(model.name.to_owned()).or_default();
         counts.covered = model.is_covered();
         counts.lost_acked = spread(ops);
         counts.loss_window_ms = spread(worst);

@@ -27,6 +27,9 @@ use std::path::{Path, PathBuf};
 /// Findings kept in the result; the counts cover all.
 const FINDINGS: usize = 12;
 
+/// A canary may take so many times the states of a store before it counts as having got away.
+const CANARY_PATIENCE: u64 = 20;
+
 /// Places in a run at which the process is killed before the power is cut.
 const KILLS: usize = 24;
 
@@ -86,12 +89,16 @@ pub fn run(
                 Some(format!("a call failed although nothing was made to fail: {error}")),
             ));
         }
+        if recording.trace.calls.is_empty() {
+            let why = "the store does not write through the file system that it is given";
+            return Ok((crash, Verdict::NotMeasured, Some(why.to_owned())));
+        }
         power.traces += 1;
         power.calls += recording.trace.calls.len() as u64;
         let layout = Layout::new(&recording.trace);
         let floors = Floors::new(&opener, &recording);
         let budget = Budget {
-            states: plan.states,
+            states: plan.states * if cell.role == Role::Canary { CANARY_PATIENCE } else { 1 },
             until_ns: (plan.seconds * 1e9) as u64,
             depth: plan.depth,
             random: plan.random,
@@ -155,10 +162,12 @@ pub fn run(
         let missed = |a: &&crate::result::Audit| a.convicted == 0;
         power.redundant_syncs = power.audit.iter().filter(missed).map(|a| a.call.clone()).collect();
     }
-    if plan.loss.moments > 0 && cell.role == Role::Store && go_on() {
-        if let Err(e) = loss::measure(&opener, &models, &mut crash, &mut power) {
-            return Ok((crash, Verdict::HarnessBroken, Some(format!("the run for the loss window failed: {e}"))));
-        }
+    if plan.loss.moments > 0
+        && cell.role == Role::Store
+        && go_on()
+        && let Err(e) = loss::measure(&opener, &models, &mut crash, &mut power)
+    {
+        return Ok((crash, Verdict::HarnessBroken, Some(format!("the run for the loss window failed: {e}"))));
     }
     let worst = crash.findings.iter().map(|f| f.verdict).max().unwrap_or(Verdict::Survived);
     crash.power = Some(power);

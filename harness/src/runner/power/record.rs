@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the store lives in the file system in memory.
-pub(crate) const HOME: &str = "/store";
+pub(crate) const HOME: &str = "/in-memory";
 
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
