@@ -83,7 +83,7 @@ impl Subject for Flawed {
     }
 
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
-        let exists = site.dir.join("toy.log").exists();
+        let exists = site.fs.open(&site.dir.join("toy.log")).is_ok();
         match self.0 {
             Flaw::Moody if exists => return Err(SubjectError::Store("not today".to_owned())),
             Flaw::Slow if exists => loop {

@@ -7,7 +7,7 @@ use crate::measure::host;
 use crate::process::child;
 use crate::report;
 use crate::result::{self, Cell, CellKind, Results, RunStatus, Verdict};
-use crate::runner::{self, Job, Progress, power};
+use crate::runner::{self, Job, Progress, power, simulated};
 use crate::scenario::{self, CellPlan, Filter, Profile};
 use crate::subject::{Registry, Subject, SubjectError};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -230,10 +230,13 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "harness", &mut io::stdout());
             Ok(exit_code::OK)
         }
-        Verb::Child { task } => child::run(registry, &task).map(|()| exit_code::OK).map_err(|e| match e {
-            SubjectError::Full(_) => Refusal::new(exit_code::BUDGET, e),
-            e => Refusal::new(exit_code::HARNESS, e),
-        }),
+        Verb::Child { task } => simulated::child(registry, &task)
+            .unwrap_or_else(|| child::run(registry, &task))
+            .map(|()| exit_code::OK)
+            .map_err(|e| match e {
+                SubjectError::Full(_) => Refusal::new(exit_code::BUDGET, e),
+                e => Refusal::new(exit_code::HARNESS, e),
+            }),
     };
     ExitCode::from(ended.unwrap_or_else(|refusal| {
         say(&format!("error: {}", refusal.text));

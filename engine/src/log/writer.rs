@@ -277,6 +277,12 @@ impl Log {
         self.wait_synced(self.written_through())
     }
 
+    /// Syncs the file although the log has nothing to sync, for what somebody else may have changed in it.
+    pub(crate) fn sync_again(&self) -> Result<()> {
+        let (file, _) = self.snapshot();
+        file.sync_data().map_err(|e| self.poison("sync", e))
+    }
+
     fn sync_covering(&self, covers: &dyn Fn(u64)) -> Result<()> {
         self.check()?;
         let (file, target) = {

@@ -139,7 +139,7 @@ impl Draft<'_> {
     }
 
     /// Says that everything before is synced.
-    fn append_mark(&mut self) {
+    pub(super) fn append_mark(&mut self) {
         Framing::Text.encode(&mut self.buffer, b'M', b"synced\n", Framing::checksum(b'M', b"synced\n"), Some(0));
     }
 

@@ -45,6 +45,7 @@ pub fn salvage(path: impl AsRef<Path>, options: &Options) -> Result<Salvaged> {
     let mut draft = Draft { file: created, path: &draft_path, end: 0, buffer: Header::TypedLog.line().to_vec() };
     let range = header.line().len() as u64..len;
     let (found, kept) = copy_live(&*file, path, header.framing(), range, Mode::Salvage, &mut draft)?;
+    draft.append_mark();
     draft.sync()?;
     publish(fs, &draft_path, path)?;
     Ok(Salvaged { kept, dropped: found.dropped, original })

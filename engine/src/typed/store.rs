@@ -191,8 +191,9 @@ impl Store {
         let synced = found.synced.max(header.line().len() as u64);
         let log = Log::new(path, Framing::Text, file, synced, found.end);
         if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
-            // What survived a killed process may be in the kernel only; show nothing that power loss could take back.
-            log.sync_step()?;
+            // What survived a killed process, or was changed in an editor, may be in the kernel only; show nothing
+            // that power loss could take back.
+            if log.synced_through() < found.end { log.sync_step() } else { log.sync_again() }?;
         }
         let core = Arc::new(Core {
             path: path.to_owned(),

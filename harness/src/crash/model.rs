@@ -63,7 +63,7 @@ pub enum Sizes {
 /// What all models and each of them take for granted. Sources: the documentation and code of the file
 /// systems, as gathered in `docs/fault_model.md`.
 pub const ASSUMPTIONS: [(&str, &str); 22] = [
-    ("C1", "What a sync covered that began after a write returned, and ended well before the crash, survives."),
+    ("C1", "What a sync covered that began after a write returned, and ended with success before the crash, survives."),
     ("C1b", "What a failed sync covered may be missing even if a later sync succeeds."),
     ("C2", "A sector holds its last durable value or its value after any later write, as the page cache had it."),
     ("C3", "fdatasync makes data and size durable as fsync does, but promises no names."),

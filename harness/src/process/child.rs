@@ -104,18 +104,23 @@ impl StoreSpec {
 
 /// Does what the task file says. Returns when done; a writer returns only if nobody kills it.
 pub fn run(registry: &Registry, task: &Path) -> Result<(), SubjectError> {
-    // Whatever kills the harness must not leave its children writing.
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)?;
-    if std::env::var(PARENT).is_ok_and(|pid| pid != std::os::unix::process::parent_id().to_string()) {
-        // It died before it could be watched.
-        return Err(SubjectError::Store("the harness that started this child is gone".to_owned()));
-    }
+    die_with_parent()?;
     let text = std::fs::read_to_string(task)?;
     match serde_json::from_str(&text).map_err(|e| SubjectError::Store(format!("task file: {e}")))? {
         Task::Write(task) => write(registry, &task),
         Task::Dump(task) => dump(registry, &task),
         Task::Bench(task) => super::repetition::run(registry, &task),
     }
+}
+
+/// Whatever kills the harness must not leave its children at work.
+pub fn die_with_parent() -> Result<(), SubjectError> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)?;
+    if std::env::var(PARENT).is_ok_and(|pid| pid != std::os::unix::process::parent_id().to_string()) {
+        // It died before it could be watched.
+        return Err(SubjectError::Store("the harness that started this child is gone".to_owned()));
+    }
+    Ok(())
 }
 
 fn write(registry: &Registry, task: &WriteTask) -> Result<(), SubjectError> {

@@ -3,9 +3,10 @@
 //! Each child leads a process group of its own, so that whatever it started dies with it, and is told
 //! to die if the harness dies first.
 
-use super::child::{PARENT, Task};
+use super::child::PARENT;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde::Serialize;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -31,7 +32,7 @@ pub enum Ended {
 }
 
 /// Starts this very program as a child with a task. `dir` takes its task file and its log.
-pub fn start(task: &Task, dir: &Path) -> io::Result<Running> {
+pub fn start(task: &impl Serialize, dir: &Path) -> io::Result<Running> {
     let task_file = dir.join("task.json");
     fs::write(&task_file, serde_json::to_vec(task).map_err(io::Error::other)?)?;
     let log = dir.join("child.log");

@@ -437,7 +437,7 @@ pub struct Power {
     pub by_depth: Vec<u64>,
     /// States that the strategies would still have tried had the budget allowed; random ones aside, which never end.
     pub left_out: u64,
-    /// What ended the search: `exhausted`, `count` or `time`.
+    /// What ended the search: `exhausted`, `count`, `time`, `findings` or `stopped`.
     pub ended_by: String,
     /// Distinct images judged a second, on one thread; a timing.
     pub states_per_second: f64,

@@ -5,6 +5,7 @@ pub mod error;
 pub mod kill;
 pub mod power;
 pub mod rot;
+pub mod simulated;
 
 use crate::exit_code;
 use crate::measure::clock::Clock;
@@ -95,7 +96,9 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
         let cells = match batch[0].kind {
             CellKind::Bench => bench_batch(batch, registry, work.path(), job, progress)?,
             CellKind::Kill => vec![kill_cell(&batch[0], registry, work.path(), job, progress)?],
-            CellKind::Power | CellKind::Error | CellKind::Rot => vec![simulated_cell(&batch[0], registry, job, progress)?],
+            CellKind::Power | CellKind::Error | CellKind::Rot => {
+                vec![simulated_cell(&batch[0], registry, work.path(), job, progress)?]
+            }
         };
         for cell in cells {
             progress.end(&cell);
@@ -218,15 +221,10 @@ fn kill_cell(cell: &CellPlan, registry: &Registry, work: &Path, job: &Job, progr
     Ok(result)
 }
 
-fn simulated_cell(cell: &CellPlan, registry: &Registry, job: &Job, progress: &dyn Progress) -> io::Result<Cell> {
-    let subject = registry.get(&cell.subject).map_err(io::Error::other)?;
+fn simulated_cell(cell: &CellPlan, registry: &Registry, work: &Path, job: &Job, progress: &dyn Progress) -> io::Result<Cell> {
     progress.begin(cell, cell_steps(cell));
-    let mut go_on = || job.stop.load(Ordering::Relaxed) == 0;
-    let (crash, verdict, reason) = match cell.kind {
-        CellKind::Error => error::run(cell, &*subject, &mut go_on),
-        CellKind::Rot => rot::run(cell, &*subject, &mut go_on),
-        _ => power::run(cell, &*subject, &job.out.join("traces"), &mut go_on)?,
-    };
+    let stopped = || job.stop.load(Ordering::Relaxed) != 0;
+    let (crash, verdict, reason) = simulated::run(cell, &std::path::absolute(job.out.join("traces"))?, work, &stopped)?;
     progress.step();
     let mut result = blank(cell, registry, verdict, reason);
     result.crash = Some(crash);

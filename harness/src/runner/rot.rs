@@ -114,6 +114,9 @@ pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bo
             let (path, bytes) = &specimen.files[file];
             let older = specimen.older.iter().find(|(p, _)| p == path).map_or(&[][..], |(_, bytes)| bytes);
             for damage in Damage::all(bytes, older) {
+                if crash.cases.is_multiple_of(500) && !go_on() {
+                    return (crash, worst.max(Verdict::NotMeasured), None);
+                }
                 let mut damaged = specimen.files.clone();
                 damaged[file].1 = damage.apply(bytes, older);
                 let name = format!("{}-{}", damage.name(), specimen.name);
@@ -130,9 +133,6 @@ pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bo
                         return (crash, worst, None);
                     }
                 }
-            }
-            if !go_on() {
-                return (crash, worst.max(Verdict::NotMeasured), None);
             }
         }
     }

@@ -90,7 +90,7 @@ pub struct Plan {
     #[serde(default)]
     pub not_tested: Vec<String>,
     /// Where it was read from: a built-in name or a path.
-    #[serde(skip)]
+    #[serde(default, rename = "read-from")]
     pub source: String,
 }
 
@@ -167,8 +167,6 @@ pub struct PowerPlan {
     pub random: u64,
     /// Fault models by name; empty for all.
     pub models: Vec<String>,
-    /// Whether clients run free, each in a thread of its own; else the seed interleaves them.
-    pub threads: bool,
     /// A shrink after so many calls; 0 for none.
     pub shrink_every: u64,
     /// A sync of the whole store after so many calls; 0 for none.
@@ -198,7 +196,6 @@ impl Default for PowerPlan {
             depth: 2,
             random: 20,
             models: Vec::new(),
-            threads: false,
             shrink_every: 0,
             sync_every: 0,
             reopen_every: 0,
@@ -217,7 +214,7 @@ impl Default for PowerPlan {
 pub struct LossPlan {
     /// Crashes; 0 for not measuring it.
     pub moments: u64,
-    /// Length of the run in virtual time; at least ten intervals are run whatever stands here.
+    /// Length of the run in virtual time; at least twelve intervals are run whatever stands here.
     pub seconds: f64,
     /// Calls a second.
     pub rate: f64,

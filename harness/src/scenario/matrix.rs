@@ -5,9 +5,10 @@ use crate::result::{CellKind, Role};
 use crate::subject::{Registry, SyncPolicyText, UnknownSubject};
 use crate::workload::random::{mix, mix_name};
 use engine::SyncPolicy;
+use serde::{Deserialize, Serialize};
 
 /// One cell to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CellPlan {
     /// `scenario/variant/subject/sync/level/kind`.
     pub id: String,

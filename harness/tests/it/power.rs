@@ -257,3 +257,17 @@ fn an_unknown_fault_model_is_an_error_with_a_hint() {
     let refused = sandbox.run(&["run", "cuts.toml"]);
     assert!(refused.err.contains("table-sync names no table") && refused.err.contains("did you mean \"left\""), "{refused:?}");
 }
+
+#[test]
+fn a_store_that_never_opens_again_or_never_ends_costs_its_own_cell_only() {
+    let sandbox = Sandbox::of_example("broken_stores");
+    let text = with(&with(POWER, "[\"typed\"]", "[\"slow\", \"moody\", \"typed\"]"), "calls = 40", "calls = 10");
+    sandbox.write("cuts.toml", &(text.replace("reopen-every = 29", "") + "\n[kill]\ntimeout-ms = 1500\n"));
+    let ended = sandbox.run(&["run", "cuts.toml", "--sync", "never", "--out", "out"]);
+    assert_eq!(ended.code, Some(exit_code::DURABILITY), "{ended:?}");
+    let results = sandbox.result("out");
+    assert_eq!(cell_of(&results, "slow").verdict, Verdict::Hung);
+    assert!(cell_of(&results, "slow").crash.as_ref().unwrap().findings[0].summary.contains("did not end within 1 s"));
+    assert_eq!(cell_of(&results, "moody").verdict, Verdict::Unopenable);
+    assert_eq!(cell_of(&results, "typed").verdict, Verdict::Survived);
+}

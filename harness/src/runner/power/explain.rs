@@ -33,7 +33,8 @@ pub(crate) fn explain(opener: &Opener<'_>, recording: &Recording, hit: &Hit) -> 
     let lost = fewest(&mut campaign, &view, &hit.state);
     let calls: BTreeSet<usize> = lost.iter().map(|e| e.call(&layout)).collect();
     let lost_effects = calls.iter().map(|c| recording.trace.describe(*c)).collect();
-    let barrier = barrier(opener, recording, &layout, hit, &lost);
+    let suspects = suspects(opener, recording, &layout, hit);
+    let barrier = suspects.then(|| barrier(opener, recording, &layout, hit, &lost)).flatten();
     let verified = barrier.is_some();
     Explanation { lost_effects, operations: Vec::new(), barrier, verified }
 }
@@ -54,6 +55,16 @@ fn fewest(campaign: &mut Campaign<'_>, view: &View<'_, '_>, state: &State) -> Ve
     lost
 }
 
+/// Whether the states that a cure is held against break a promise without it; if they do not, any sync would
+/// look like one.
+fn suspects(opener: &Opener<'_>, recording: &Recording, layout: &Layout<'_>, hit: &Hit) -> bool {
+    let floors = Floors::new(opener, recording);
+    let models = [hit.model];
+    let mut campaign = Campaign::new(opener, recording, &floors, layout, &models, 0, BUDGET);
+    let view = View::new(layout, hit.model, hit.at);
+    TELLING.iter().any(|strategy| strategy.states(&view, 0, 0).any(|state| campaign.verdict_of(&view, &state).is_some()))
+}
+
 /// The sync that was missing: added to the trace, no state at the crash point breaks a promise any more.
 fn barrier(opener: &Opener<'_>, recording: &Recording, layout: &Layout<'_>, hit: &Hit, lost: &[Effect]) -> Option<String> {
     for effect in lost {
@@ -61,7 +72,7 @@ fn barrier(opener: &Opener<'_>, recording: &Recording, layout: &Layout<'_>, hit:
         for op in effect.syncs(layout) {
             // As early as can be, then as late as it still helps.
             let cures = |at: u64| is_cured(opener, recording, &op, at, hit);
-            let after = recording.trace.calls[call].ended? + 1;
+            let Some(after) = recording.trace.calls[call].ended.map(|ended| ended + 1) else { continue };
             if after > hit.at || !cures(after) {
                 continue;
             }

@@ -24,6 +24,7 @@ pub(crate) fn measure(
     models: &[&'static Model],
     crash: &mut Crash,
     power: &mut Power,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<(), SubjectError> {
     let plan = &opener.cell.plan.power;
     let policy = opener.cell.sync.0;
@@ -51,13 +52,16 @@ pub(crate) fn measure(
         acked: recording.writes.iter().flatten().filter(|w| w.slot.acked_by(end).is_some()).count() as u64,
         moments: moments.len() as u64,
         bound_ms,
-        unbounded: bound_ms.is_none(),
+        unbounded: bound_ms.is_none() && matches!(policy, SyncPolicy::Never | SyncPolicy::Manual),
         ..Loss::default()
     };
     let mut tally = Tally::default();
     for &model in models {
         let (mut ops, mut worst, mut best) = (Vec::new(), Vec::new(), Vec::new());
         for &moment in &moments {
+            if !go_on() {
+                return Ok(());
+            }
             let at = times.position(moment).min(end);
             let view = View::new(&layout, model, at);
             let mut window = |state: State| {

@@ -112,11 +112,16 @@ pub fn run(
         crash.promised += end.1;
         let hits = std::mem::take(&mut campaign.hits);
         for hit in hits {
-            if crash.findings.len() >= FINDINGS {
+            if crash.findings.len() >= FINDINGS || !go_on() {
                 break;
             }
             let mut finding = report(cell, number, &recording, &layout, &hit, crash.findings.len(), evidence)?;
             finding.explanation = hit.nested.is_empty().then(|| explain::explain(&opener, &recording, &hit));
+            if let Some(explanation) = &mut finding.explanation
+                && cell.role == Role::Store
+            {
+                explanation.operations = operations(&opener, number, &hit, go_on);
+            }
             crash.findings.push(finding);
         }
         if crash.findings.is_empty()
@@ -159,13 +164,13 @@ pub fn run(
             Ok(recording) => power.audit = explain::audit(&opener, &recording, &models, go_on),
             Err(e) => return Ok((crash, Verdict::HarnessBroken, Some(format!("the run for the audit failed: {e}")))),
         }
-        let missed = |a: &&crate::result::Audit| a.convicted == 0;
+        let missed = |a: &&crate::result::Audit| a.convicted == 0 && a.call.starts_with("sync");
         power.redundant_syncs = power.audit.iter().filter(missed).map(|a| a.call.clone()).collect();
     }
     if plan.loss.moments > 0
         && cell.role == Role::Store
         && go_on()
-        && let Err(e) = loss::measure(&opener, &models, &mut crash, &mut power)
+        && let Err(e) = loss::measure(&opener, &models, &mut crash, &mut power, go_on)
     {
         return Ok((crash, Verdict::HarnessBroken, Some(format!("the run for the loss window failed: {e}"))));
     }
@@ -176,6 +181,23 @@ pub fn run(
     }
     let whole = go_on();
     Ok((crash, if whole || worst != Verdict::Survived { worst } else { Verdict::NotMeasured }, None))
+}
+
+/// The shortest run that still shows a hit, a line for each step.
+fn operations(opener: &Opener<'_>, run: u64, hit: &Hit, go_on: &mut dyn FnMut() -> bool) -> Vec<String> {
+    let (all, pace) = (steps(opener.cell, run, opener.cell.plan.power.calls), pace(opener.cell, run));
+    let mut fails = |steps: &[record::Step]| go_on() && explain::still_fails(opener, steps, pace, hit.model, 2_000);
+    if !fails(&all) {
+        return Vec::new();
+    }
+    let words =
+        |step: &record::Step| toml::to_string(&record::as_script(step)).unwrap_or_default().replace('\n', " ").trim().to_owned();
+    explain::shortest(&all, fails).iter().map(words).collect()
+}
+
+fn pace(cell: &CellPlan, run: u64) -> Pace {
+    let plan = &cell.plan.power;
+    Pace { rate: plan.rate, sync_ns: plan.sync_latency_us * 1000, seed: mix(cell.seed, &[run]) }
 }
 
 /// Kills the process in the middle of some calls, restarts it, and cuts the power.
@@ -233,9 +255,8 @@ fn models(cell: &CellPlan) -> Vec<&'static Model> {
 }
 
 fn take(opener: &Opener<'_>, number: u64) -> Result<Recording, SubjectError> {
-    let plan = &opener.cell.plan.power;
-    let pace = Pace { rate: plan.rate, sync_ns: plan.sync_latency_us * 1000, seed: mix(opener.cell.seed, &[number]) };
-    record(opener, &files(opener.cell), &steps(opener.cell, number, plan.calls), pace)
+    let steps = steps(opener.cell, number, opener.cell.plan.power.calls);
+    record(opener, &files(opener.cell), &steps, pace(opener.cell, number))
 }
 
 fn report(
@@ -280,7 +301,11 @@ fn weakest(layout: &Layout<'_>, hit: &Hit) -> Vec<String> {
         let (dirs, files) = hit.state.image(&view);
         (*model == hit.model || view.is_legal(&hit.state)) && campaign::digest(&dirs, &files) == image
     };
-    let all: Vec<&Model> = MODELS.iter().filter(shows).collect();
+    // Recoveries are crashed as POSIX has it, so what takes such a crash takes at least that.
+    let wide = |model: &&'static Model| {
+        hit.nested.is_empty() || model.name == "posix" || !Model::named("posix").is_some_and(|p| p.includes(model))
+    };
+    let all: Vec<&Model> = MODELS.iter().filter(shows).filter(wide).collect();
     crate::crash::minimal(&all).into_iter().map(|m| m.name.to_owned()).collect()
 }
 
@@ -330,10 +355,9 @@ pub fn shrink(cell: &CellPlan, subject: &dyn Subject, kept: &Kept, name: &str) -
     let Kept::State(kept) = kept else { return None };
     let tables = cell.plan.tables();
     let opener = Opener { subject, cell, tables: &tables };
-    let plan = &cell.plan.power;
-    let pace = Pace { rate: plan.rate, sync_ns: plan.sync_latency_us * 1000, seed: mix(cell.seed, &[kept.run]) };
+    let pace = pace(cell, kept.run);
     let model = Model::named(&kept.model)?;
-    let all = steps(cell, kept.run, plan.calls);
+    let all = steps(cell, kept.run, cell.plan.power.calls);
     let fails = |steps: &[record::Step]| explain::still_fails(&opener, steps, pace, model, 4_000);
     if !fails(&all) {
         return None;

@@ -1,7 +1,7 @@
 //! Opening a crash state: what the store makes of it, once and again, and what its recovery did meanwhile.
 //!
-//! Panics are caught and a file system that is asked too often answers with an error, so that one bad image
-//! does not end the campaign.
+//! Panics are caught, so that one bad image does not end the campaign; a store that never ends or eats memory
+//! ends its cell, which runs in a process of its own.
 
 use super::record::{HOME, Opener};
 use crate::crash::Trace;
