@@ -26,14 +26,14 @@ pub struct Written {
 }
 
 /// A level by its name in scenario files.
-mod level_name {
+pub(super) mod level_name {
     use super::{Deserialize, Durability, Serialize};
 
-    pub(super) fn serialize<S: serde::Serializer>(level: &Durability, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(level: &Durability, to: S) -> Result<S::Ok, S::Error> {
         level.to_string().serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Durability, D::Error> {
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Durability, D::Error> {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
