@@ -108,6 +108,11 @@ impl<'a> Judge<'a> {
         Self { writes, promised_from, keeps_prefix, versions: versions(base, writes) }
     }
 
+    /// The writes that it judges.
+    pub fn writes(&self) -> &'a [Vec<Written>] {
+        self.writes
+    }
+
     /// Judges what was recovered from a crash at the moment `until`: what began later never happened, what
     /// ended later was in flight.
     pub fn judge(&self, contents: &Contents, until: u64) -> Judgement {

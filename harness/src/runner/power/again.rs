@@ -20,9 +20,10 @@ const PACE: Pace = Pace { rate: 20.0, sync_ns: 0, seed: 0 };
 const STRATEGIES: [Strategy; 6] =
     [Strategy::KeepNone, Strategy::KeepAll, Strategy::NamesOnly, Strategy::DataOnly, Strategy::OmitOne, Strategy::FilePrefix];
 
-/// What a client does with a store that has recovered: a write, a batch over all tables, a write that waits
-/// for the device.
-fn steps(opener: &Opener<'_>) -> Vec<Step> {
+/// What a client does with a store that has recovered: it asks for a write again that is missing, which may
+/// fit exactly into the place of the lost one; then a write, a batch over all tables, a write that waits for
+/// the device.
+fn steps(opener: &Opener<'_>, retry: &[OwnedChange]) -> Vec<Step> {
     let put =
         |table: usize, key: &str| OwnedChange { table, key: format!("again-{key}"), value: Some(format!("again|{key}|{table}")) };
     let tables = opener.tables.len();
@@ -35,12 +36,13 @@ fn steps(opener: &Opener<'_>) -> Vec<Step> {
         ),
         Call::batch("again", Durability::Sync, vec![put(tables - 1, "d")]),
     ];
-    calls.into_iter().map(|call| Step::Call { client: 0, call }).collect()
+    let retry = (!retry.is_empty()).then(|| Call::batch("retry", Durability::Write, retry.to_vec()));
+    retry.into_iter().chain(calls).map(|call| Step::Call { client: 0, call }).collect()
 }
 
 /// Uses a store that recovers from these files, and cuts the power again; what breaks a promise then.
-pub(crate) fn after_power_loss(opener: &Opener<'_>, files: &Files) -> Option<(Verdict, String)> {
-    let recording = guarded(|| record(opener, files, &steps(opener), PACE).map_err(|e| (Verdict::Unopenable, e.to_string())));
+pub(crate) fn after_power_loss(opener: &Opener<'_>, files: &Files, retry: &[OwnedChange]) -> Option<(Verdict, String)> {
+    let recording = guarded(|| record(opener, files, &steps(opener, retry), PACE).map_err(|e| (Verdict::Unopenable, e.to_string())));
     let recording = match recording {
         Ok(recording) => recording,
         Err((verdict, words)) => return Some((verdict, format!("used again: {words}"))),
@@ -64,7 +66,7 @@ pub(crate) fn after_kill(opener: &Opener<'_>, recording: &Recording, layout: &La
     let disk = MemFs::with_files(dirs.clone(), files.clone());
     let shown = recover(opener, &MemFs::with_files(dirs, files.clone())).contents.ok()?;
     let fs = TraceFs::over(&disk);
-    let steps = steps(opener);
+    let steps = steps(opener, &[]);
     let mut run = Run::new(opener, fs, PACE, &steps).ok()?;
     for step in &steps {
         if let Err(e) = run.step(step) {

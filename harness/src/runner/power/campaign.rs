@@ -10,6 +10,7 @@ use crate::oracle::contract::{Promises, promised_from};
 use crate::oracle::kv::{Judge, Written};
 use crate::result::{ModelCounts, Verdict};
 use crate::subject::{Contents, Promise};
+use crate::workload::stream::OwnedChange;
 use engine::fs::MemFs;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
@@ -93,6 +94,16 @@ pub(crate) struct Hit {
     pub(crate) nested: Vec<Nested>,
 }
 
+/// A recovered store that broke a promise when it was used again and crashed again.
+pub(crate) struct SecondCrash {
+    pub(crate) verdict: Verdict,
+    pub(crate) words: String,
+    /// What the first crash left.
+    pub(crate) files: Files,
+    /// The write that was missing then and was asked for again.
+    pub(crate) retry: Vec<OwnedChange>,
+}
+
 /// A crash of a recovery.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Nested {
@@ -131,8 +142,8 @@ struct Judged {
 const NESTED: [Strategy; 6] =
     [Strategy::KeepNone, Strategy::KeepAll, Strategy::NamesOnly, Strategy::DataOnly, Strategy::OmitOne, Strategy::FilePrefix];
 
-/// Recovered stores that are used again and crashed a second time, of those whose recovery changed something.
-const SECOND_CRASHES: usize = 40;
+/// Recovered stores that each strategy sets aside for a second crash, of those whose recovery changed something.
+const SECOND_CRASHES: usize = 24;
 
 /// A recorded run under the judge.
 pub(crate) struct Campaign<'a> {
@@ -149,8 +160,10 @@ pub(crate) struct Campaign<'a> {
     contents: Vec<Contents>,
     contents_seen: HashMap<u128, u32, BuildHasherDefault<Identity>>,
     judged: HashMap<(u32, bool, u64), Judged>,
-    /// Files of stores that are to be used again after their recovery.
-    samples: Vec<Files>,
+    /// Files of stores that are to be used again after their recovery, and the number of what they show.
+    samples: Vec<(Files, u32)>,
+    /// How many the strategy at work has set aside.
+    sampled: usize,
     pub(crate) hits: Vec<Hit>,
 }
 
@@ -201,6 +214,7 @@ impl<'a> Campaign<'a> {
             contents_seen: HashMap::default(),
             judged: HashMap::new(),
             samples: Vec::new(),
+            sampled: 0,
             hits: Vec::new(),
         }
     }
@@ -213,6 +227,7 @@ impl<'a> Campaign<'a> {
         tally.crash_points += all.len() as u64;
         let (began, mut tried, mut ended_by) = (clock.now(), 0, "exhausted");
         for strategy in Strategy::ALL {
+            self.sampled = 0;
             for (model, points) in &rounds {
                 for &at in points {
                     let view = View::new(self.layout, model, at);
@@ -393,10 +408,11 @@ impl<'a> Campaign<'a> {
             }
         };
         if let Some(files) = kept
-            && matches!(outcome, Outcome::Shows(_))
+            && let Outcome::Shows(shown) = outcome
             && self.is_sampled(digest, recovery.is_some())
         {
-            self.samples.push(files.into_iter().collect());
+            self.sampled += 1;
+            self.samples.push((files.into_iter().collect(), shown));
         }
         let image = self.known.len() as u32;
         self.images.insert(digest, image);
@@ -412,15 +428,26 @@ impl<'a> Campaign<'a> {
     /// Whether to use a recovered store again: the first of those whose recovery changed something, and a few
     /// of all.
     fn is_sampled(&mut self, digest: u128, changed: bool) -> bool {
-        (changed && self.samples.len() < SECOND_CRASHES) || digest.is_multiple_of(251)
+        (changed && self.sampled < SECOND_CRASHES) || digest.is_multiple_of(251)
     }
 
     /// Uses the recovered stores that were set aside again, and crashes them a second time.
-    pub(crate) fn use_again(&mut self) -> Option<(Verdict, String, Files)> {
+    pub(crate) fn use_again(&mut self, go_on: &mut dyn FnMut() -> bool) -> Option<SecondCrash> {
         let samples = std::mem::take(&mut self.samples);
-        samples
-            .into_iter()
-            .find_map(|files| after_power_loss(self.opener, &files).map(|(verdict, words)| (verdict, words, files)))
+        samples.into_iter().take_while(|_| go_on()).find_map(|(files, shown)| {
+            let retry = self.first_missing(shown);
+            let (verdict, words) = after_power_loss(self.opener, &files, &retry)?;
+            Some(SecondCrash { verdict, words, files, retry })
+        })
+    }
+
+    /// The oldest write that is certainly missing: what a client would ask for again.
+    fn first_missing(&self, shown: u32) -> Vec<OwnedChange> {
+        let writes = self.judge.writes();
+        let missing = self.judge.judge(&self.contents[shown as usize], u64::MAX).missing;
+        let lost = writes.iter().zip(&missing).flat_map(|(client, missing)| client.iter().zip(missing));
+        let lost = lost.filter(|(_, missing)| **missing).map(|(write, _)| write);
+        lost.min_by_key(|write| write.slot.begin).map(|write| write.changes.clone()).unwrap_or_default()
     }
 
     fn crash_recovery(&mut self, recovery: &Trace, parent: u32, depth: u64, tally: &mut Tally) -> Vec<(u32, u64, State)> {

@@ -17,6 +17,7 @@ use crate::scenario::CellPlan;
 use crate::subject::{Subject, SubjectError};
 use crate::workload::random::mix;
 use crate::workload::script::Script;
+use crate::workload::stream::OwnedChange;
 use campaign::{Budget, Campaign, Floors, Hit, Tally};
 use record::{Opener, Pace, Recording, files, record, steps};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ pub enum Kept {
     SecondCrash {
         /// The files, as those of a trace without calls.
         disk: Trace,
+        /// The write that was missing then and is asked for again.
+        retry: Vec<OwnedChange>,
     },
 }
 
@@ -125,14 +128,19 @@ pub fn run(
             crash.findings.push(finding);
         }
         if crash.findings.is_empty()
-            && let Some((verdict, words, files)) = campaign.use_again()
+            && let Some(second) = campaign.use_again(go_on)
         {
-            crash.findings.push(second_crash(cell, number, crash.findings.len(), verdict, &words, Some(&files), evidence)?);
+            let id = format!("{}#{}", cell.id, crash.findings.len());
+            let disk = Trace { files: second.files, ..Trace::default() };
+            keep(evidence, &id, &Kept::SecondCrash { disk, retry: second.retry })?;
+            crash.findings.push(second_crash(&id, "two power losses", second.verdict, &second.words, format!("harness replay RUN '{id}'")));
         }
         if crash.findings.is_empty()
             && let Some((verdict, words)) = killed_then_cut(&opener, &recording, &layout)
         {
-            crash.findings.push(second_crash(cell, number, crash.findings.len(), verdict, &words, None, evidence)?);
+            let again = format!("harness run {} --only power --subject {} --sync {}", cell.plan.source, cell.subject, cell.sync.0);
+            let id = format!("{}#{}", cell.id, crash.findings.len());
+            crash.findings.push(second_crash(&id, "process killed, then power cut", verdict, &words, again));
         }
         if !crash.findings.is_empty() || !go_on() {
             break;
@@ -210,32 +218,17 @@ fn killed_then_cut(opener: &Opener<'_>, recording: &Recording, layout: &Layout<'
     })
 }
 
-/// A finding that takes a second crash. The files that the first one left are kept.
-fn second_crash(
-    cell: &CellPlan,
-    run: u64,
-    number: usize,
-    verdict: Verdict,
-    words: &str,
-    files: Option<&Files>,
-    evidence: &Path,
-) -> io::Result<Finding> {
-    let id = format!("{}#{number}", cell.id);
-    if let Some(files) = files {
-        let disk = Trace { files: files.clone(), ..Trace::default() };
-        keep(evidence, &id, &Kept::SecondCrash { disk })?;
-    }
-    let again = format!("harness replay RUN '{id}'");
-    let run_again = format!("harness run {} --only power --subject {} --sync {}", cell.plan.source, cell.subject, cell.sync.0);
-    Ok(Finding {
+/// A finding that takes a second crash.
+fn second_crash(id: &str, profile: &str, verdict: Verdict, words: &str, replay: String) -> Finding {
+    Finding {
+        id: id.to_owned(),
         verdict,
-        profile: if files.is_some() { "two power losses" } else { "process killed, then power cut" }.to_owned(),
-        summary: format!("{words} (run {run})"),
-        replay: if files.is_some() { again } else { run_again },
+        profile: profile.to_owned(),
+        summary: words.to_owned(),
+        replay,
         models: vec!["posix".to_owned()],
         explanation: None,
-        id,
-    })
+    }
 }
 
 fn keep(folder: &Path, id: &str, kept: &Kept) -> io::Result<()> {
@@ -316,9 +309,9 @@ pub fn replay(cell: &CellPlan, subject: &dyn Subject, kept: &Kept, to: &Path) ->
     let opener = Opener { subject, cell, tables: &tables };
     let kept = match kept {
         Kept::State(kept) => kept,
-        Kept::SecondCrash { disk } => {
+        Kept::SecondCrash { disk, retry } => {
             write_image(&[], &disk.files, to)?;
-            return Ok(again::after_power_loss(&opener, &disk.files));
+            return Ok(again::after_power_loss(&opener, &disk.files, retry));
         }
     };
     let model = Model::named(&kept.model).ok_or_else(|| io::Error::other(format!("unknown fault model {:?}", kept.model)))?;

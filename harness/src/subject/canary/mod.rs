@@ -9,6 +9,7 @@
 mod bytes;
 mod line_log;
 mod log_store;
+mod mutant;
 mod page_store;
 
 use super::{Promise, Session, Site, Subject, SubjectError};
@@ -52,12 +53,15 @@ enum Kind {
     Lines(line_log::Bug),
     Log(Option<log_store::Bug>),
     Pages(Option<page_store::Bug>),
+    /// The typed store, on a file system that leaves something out.
+    Typed(mutant::Bug),
 }
 
 use Fault::{Error, Kill, Power, Restart, Rot};
 use SyncPolicy::{Always, Never};
 use line_log::Bug as Line;
 use log_store::Bug as Log;
+use mutant::Bug as Mutant;
 use page_store::Bug as Page;
 
 const fn lines(name: &'static str, about: &'static str, bug: Line) -> Canary {
@@ -70,6 +74,10 @@ const fn log(name: &'static str, about: &'static str, exposed_by: Fault, sync: S
 
 const fn pages(name: &'static str, about: &'static str, bug: Page) -> Canary {
     Canary { name, about, exposed_by: Power, sync: Always, kind: Kind::Pages(Some(bug)) }
+}
+
+const fn typed(name: &'static str, about: &'static str, exposed_by: Fault, sync: SyncPolicy, bug: Mutant) -> Canary {
+    Canary { name, about, exposed_by, sync, kind: Kind::Typed(bug) }
 }
 
 /// The bundled canaries. A canary whose weakest fault is a kill promises to survive kills and runs under
@@ -116,6 +124,11 @@ pub static CANARIES: &[Canary] = &[
     log("canary-partial-record-left", "leaves a part of a record on a full disk and appends behind it",
         Error, Always, Log::PartialRecordLeft),
     log("canary-read-error-as-end", "takes a failed read of the log for its end", Error, Always, Log::ReadErrorAsEnd),
+    typed("canary-typed-without-syncs", "is the typed store without syncs of files", Power, Always, Mutant::FileSync),
+    typed("canary-typed-without-dir-syncs", "is the typed store without syncs of its directory", Power, Always, Mutant::DirSync),
+    typed("canary-typed-without-cuts", "is the typed store that does not cut torn tails off", Power, Never, Mutant::Truncate),
+    typed("canary-typed-without-renames", "is the typed store without renames", Power, Always, Mutant::Rename),
+    typed("canary-typed-without-checksums", "is the typed store without the comparison of checksums", Rot, Always, Mutant::Checksum),
     log("canary-rot-as-torn-tail", "takes rot inside the log for a torn tail and cuts there", Rot, Always, Log::RotAsTornTail),
     log("canary-snapshot-unchecked", "takes a snapshot without looking at its checksum", Rot, Always, Log::UncheckedSnapshot),
 ];
@@ -151,11 +164,12 @@ impl Kind {
             Kind::Lines(bug) => line_log::open(site, bug),
             Kind::Log(bug) => log_store::open(site, bug),
             Kind::Pages(bug) => page_store::open(site, bug),
+            Kind::Typed(bug) => mutant::open(site, bug),
         }
     }
 
     fn shrinks(self) -> bool {
-        matches!(self, Kind::Log(_))
+        matches!(self, Kind::Log(_) | Kind::Typed(_))
     }
 }
 
