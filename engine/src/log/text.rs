@@ -78,10 +78,13 @@ fn parse_checked(bytes: &[u8], kind: u8) -> Parsed {
     };
     let body = &bytes[start..end];
     if crc32c_append(crc32c_append(crc32c(&[kind]), body), &token[8..]) != crc {
-        // Well-formed content under a checksum that disagrees is somebody's edit: a crash leaves
-        // zeros or nothing in place of bytes, never other well-formed text. Nobody edits a mark.
+        // Well-formed text under a checksum that disagrees is somebody's edit, if it stands among other lines: a
+        // crash leaves zeros, nothing, or garbage in place of bytes. Garbage may begin and end a line by chance, but
+        // not the next one too. Nobody edits a mark.
         let what = format!("the record of {:?} does not match its checksum", key_of(kind, body));
-        let edit = kind != b'M' && !body.contains(&0) && well_formed(kind, body);
+        let among_lines = matches!(bytes[end..], [] | [b'\n', ..] | [b'S' | b'D' | b'B' | b'M', b'=' | b' ', ..]);
+        let is_text = std::str::from_utf8(body).is_ok() && !body.contains(&0);
+        let edit = kind != b'M' && is_text && among_lines && well_formed(kind, body);
         let edited = edit.then(|| format!("={}", String::from_utf8_lossy(token)));
         return Parsed::Damaged(Damage { what, edited });
     }

@@ -116,6 +116,26 @@ fn zeros_in_a_long_key_are_a_torn_tail() {
     assert_eq!(integers(&store, "m"), pairs(&[("a", 1)]));
 }
 
+/// Garbage in place of an unsynced tail may end a line like a record by chance: torn, not edited, as neither
+/// its bytes are text nor what follows is a line.
+#[test]
+fn garbage_that_ends_like_a_record_is_a_torn_tail() {
+    for garbage in [&b"\x96\xe7\"\n\x98\xd3"[..], b"ab\"\n\x98\xd3", b"\x96\xe7\"\n"] {
+        let fs = mem();
+        let store = open(&fs);
+        let map = store.map::<String>("m").unwrap();
+        map.set("a", "1".to_owned()).unwrap();
+        map.set("b", "a value that reaches into the next sector".to_owned()).unwrap();
+        std::mem::forget((store, map));
+        let mut torn = bytes(&fs);
+        torn.truncate(torn.len() - 10);
+        torn.extend_from_slice(garbage);
+        let store = try_open(&torn).unwrap();
+        assert!(store.stats().cut.is_some());
+        assert_eq!(store.map::<String>("m").unwrap().len(), 1);
+    }
+}
+
 /// A small history with every kind of record; the legal states with where they end.
 fn history(close: bool) -> (Vec<u8>, Vec<BTreeMap<String, i64>>) {
     let fs = mem();

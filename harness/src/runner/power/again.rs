@@ -42,7 +42,8 @@ fn steps(opener: &Opener<'_>, retry: &[OwnedChange]) -> Vec<Step> {
 
 /// Uses a store that recovers from these files, and cuts the power again; what breaks a promise then.
 pub(crate) fn after_power_loss(opener: &Opener<'_>, files: &Files, retry: &[OwnedChange]) -> Option<(Verdict, String)> {
-    let recording = guarded(|| record(opener, files, &steps(opener, retry), PACE).map_err(|e| (Verdict::Unopenable, e.to_string())));
+    let recording =
+        guarded(|| record(opener, files, &steps(opener, retry), PACE).map_err(|e| (Verdict::Unopenable, e.to_string())));
     let recording = match recording {
         Ok(recording) => recording,
         Err((verdict, words)) => return Some((verdict, format!("used again: {words}"))),

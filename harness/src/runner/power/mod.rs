@@ -133,12 +133,19 @@ pub fn run(
             let id = format!("{}#{}", cell.id, crash.findings.len());
             let disk = Trace { files: second.files, ..Trace::default() };
             keep(evidence, &id, &Kept::SecondCrash { disk, retry: second.retry })?;
-            crash.findings.push(second_crash(&id, "two power losses", second.verdict, &second.words, format!("harness replay RUN '{id}'")));
+            crash.findings.push(second_crash(
+                &id,
+                "two power losses",
+                second.verdict,
+                &second.words,
+                format!("harness replay RUN '{id}'"),
+            ));
         }
         if crash.findings.is_empty()
             && let Some((verdict, words)) = killed_then_cut(&opener, &recording, &layout)
         {
-            let again = format!("harness run {} --only power --subject {} --sync {}", cell.plan.source, cell.subject, cell.sync.0);
+            let again =
+                format!("harness run {} --only power --subject {} --sync {}", cell.plan.source, cell.subject, cell.sync.0);
             let id = format!("{}#{}", cell.id, crash.findings.len());
             crash.findings.push(second_crash(&id, "process killed, then power cut", verdict, &words, again));
         }
