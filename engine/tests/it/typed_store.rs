@@ -1342,6 +1342,46 @@ fn opening_makes_the_name_durable_before_anything_is_acknowledged() {
 }
 
 #[test]
+fn a_new_store_syncs_its_directory_once() {
+    let (_, fs) = traced();
+    drop(open(&fs));
+    let synced = fs.recorder().entries().iter().filter(|e| matches!(e.op, FsOp::SyncDir { .. })).count();
+    assert_eq!(synced, 1);
+}
+
+/// A process whose sync failed leaves pages that the kernel holds for clean. Another process cannot know, and its
+/// sync would write nothing: so it writes them again, all that no mark vouches for and nothing else.
+#[test]
+fn a_failed_sync_is_not_inherited() {
+    let fs = mem();
+    let store = open(&fs);
+    let map = store.map::<i64>("m").unwrap();
+    map.set_sync("synced", 1).unwrap();
+    map.set("marked", 2).unwrap();
+    map.set("not", 3).unwrap();
+    let whole = bytes(&fs);
+    std::mem::forget((store, map));
+    let fs = MemFs::from_image(&fs.image());
+    let traced = TraceFs::new(Arc::new(fs.clone()));
+    let store = Store::open(path(), quiet_under(SyncPolicy::Never, traced.clone())).unwrap();
+    assert_eq!(writes(&traced), 0, "nobody has asked for a sync yet");
+    store.sync().unwrap();
+    let entries = traced.recorder().entries();
+    let rewritten: Vec<(u64, Vec<u8>)> = entries
+        .iter()
+        .filter_map(|e| if let FsOp::Write { offset, bytes, .. } = &e.op { Some((*offset, bytes.clone())) } else { None })
+        .collect();
+    let [(offset, tail)] = &rewritten[..] else { panic!("one stretch is written again: {rewritten:?}") };
+    // The mark in the second record vouches for the first.
+    assert_eq!((*tail).as_slice(), &whole[*offset as usize..]);
+    assert!(String::from_utf8_lossy(tail).starts_with("S=") && tail.windows(6).any(|w| w == b"marked"), "{tail:?}");
+    assert!(!tail.windows(8).any(|w| w == b"m:synced"), "what a mark vouches for stays as it is");
+    assert_eq!(bytes(&fs), whole, "nothing has changed");
+    store.sync().unwrap();
+    assert_eq!(writes(&traced), 1, "once is enough");
+}
+
+#[test]
 fn a_failed_sync_stops_the_store() {
     let (mem, fs) = failing();
     let store = open(&fs);

@@ -285,7 +285,8 @@ fn tests_that_the_track_record_names_exist() {
     assert!(rows.len() > 5);
     for row in rows {
         let test = row[2].trim_matches('`');
-        assert!(everything.contains(&format!("fn {test}(")), "{test} keeps out nothing: it does not exist");
+        let is_there = everything.contains(&format!("fn {test}(")) || (test.ends_with(".toml") && root().join(test).exists());
+        assert!(is_there, "{test} keeps out nothing: it does not exist");
     }
 }
 
