@@ -226,7 +226,7 @@ impl<'a> Campaign<'a> {
         let all: HashSet<u64> = rounds.iter().flat_map(|(_, points)| points).copied().collect();
         tally.crash_points += all.len() as u64;
         let (began, mut tried, mut ended_by) = (clock.now(), 0, "exhausted");
-        for strategy in Strategy::ALL {
+        'search: for strategy in Strategy::ALL {
             self.sampled = 0;
             for (model, points) in &rounds {
                 for &at in points {
@@ -253,8 +253,10 @@ impl<'a> Campaign<'a> {
                         ended_by = "time";
                     } else if self.hits.len() >= self.budget.findings {
                         ended_by = "findings";
+                        break 'search;
                     } else if !go_on() {
                         ended_by = "stopped";
+                        break 'search;
                     }
                 }
             }

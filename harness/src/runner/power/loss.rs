@@ -30,7 +30,8 @@ pub(crate) fn measure(
     let policy = opener.cell.sync.0;
     let interval = if let SyncPolicy::Interval(d) = policy { d } else { Duration::ZERO };
     let seconds = plan.loss.seconds.max(12.0 * interval.as_secs_f64());
-    let calls = (seconds * plan.loss.rate).ceil() as u64;
+    // Requests come at random moments: more than fit, so that the run is as long as it says.
+    let calls = (seconds * plan.loss.rate * 1.3).ceil() as u64 + 50;
     let steps: Vec<Step> = super::record::steps(opener.cell, RUN, calls);
     let sync_ns = plan.sync_latency_us * 1000;
     let seed = mix(opener.cell.seed, &[RUN]);
@@ -40,8 +41,8 @@ pub(crate) fn measure(
     let floors = Floors::new(opener, &recording);
     let budget = Budget { states: u64::MAX, until_ns: 0, depth: 0, random: 0, findings: usize::MAX, again: false };
     let mut campaign = Campaign::new(opener, &recording, &floors, &layout, models, seed, budget);
-    let end = closing(&recording);
-    let last = times.at(end);
+    let last = times.at(closing(&recording)).min((seconds * 1e9) as u64);
+    let end = times.position(last).min(closing(&recording));
     let mut moments = rng(seed, &[1]);
     let moments: Vec<u64> = (0..plan.loss.moments).map(|_| moments.random_range(0..last.max(1))).collect();
     let bound_ms = bound(opener, sync_ns);

@@ -101,15 +101,24 @@ pub fn run(
         let layout = Layout::new(&recording.trace);
         let floors = Floors::new(&opener, &recording);
         let budget = Budget {
-            states: plan.states * if cell.role == Role::Canary { CANARY_PATIENCE } else { 1 },
+            states: plan.states,
             until_ns: (plan.seconds * 1e9) as u64,
             depth: plan.depth,
             random: plan.random,
             findings: if cell.role == Role::Canary { 1 } else { FINDINGS },
             again: true,
         };
-        let mut campaign = Campaign::new(&opener, &recording, &floors, &layout, &models, mix(cell.seed, &[number]), budget);
+        let seed = mix(cell.seed, &[number]);
+        let mut campaign = Campaign::new(&opener, &recording, &floors, &layout, &models, seed, budget);
         campaign.run(&mut tally, clock, &mut *go_on);
+        let mut second = if campaign.hits.is_empty() { campaign.use_again(go_on) } else { None };
+        if cell.role == Role::Canary && campaign.hits.is_empty() && second.is_none() {
+            // It may hide in rarer states.
+            let budget = Budget { states: plan.states * CANARY_PATIENCE, ..budget };
+            campaign = Campaign::new(&opener, &recording, &floors, &layout, &models, seed, budget);
+            campaign.run(&mut tally, clock, &mut *go_on);
+            second = if campaign.hits.is_empty() { campaign.use_again(go_on) } else { None };
+        }
         let end = campaign.at_the_end();
         crash.acked += end.0;
         crash.promised += end.1;
@@ -128,7 +137,7 @@ pub fn run(
             crash.findings.push(finding);
         }
         if crash.findings.is_empty()
-            && let Some(second) = campaign.use_again(go_on)
+            && let Some(second) = second
         {
             let id = format!("{}#{}", cell.id, crash.findings.len());
             let disk = Trace { files: second.files, ..Trace::default() };
