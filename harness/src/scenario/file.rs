@@ -167,6 +167,9 @@ pub struct PowerPlan {
     pub random: u64,
     /// Fault models by name; empty for all.
     pub models: Vec<String>,
+    /// Whether clients run free, each in a thread of its own, and the owner beside them; else the seed interleaves
+    /// whole calls. The seed does not determine such a run; its saved trace does.
+    pub threads: bool,
     /// A shrink after so many calls; 0 for none.
     pub shrink_every: u64,
     /// A sync of the whole store after so many calls; 0 for none.
@@ -196,6 +199,7 @@ impl Default for PowerPlan {
             depth: 2,
             random: 20,
             models: Vec::new(),
+            threads: false,
             shrink_every: 0,
             sync_every: 0,
             reopen_every: 0,

@@ -271,3 +271,21 @@ fn a_store_that_never_opens_again_or_never_ends_costs_its_own_cell_only() {
     assert_eq!(cell_of(&results, "moody").verdict, Verdict::Unopenable);
     assert_eq!(cell_of(&results, "typed").verdict, Verdict::Survived);
 }
+
+#[test]
+fn clients_that_run_free_are_judged_and_replayed_from_their_trace() {
+    let sandbox = Sandbox::new();
+    let text = with(POWER, "[\"typed\"]", "[\"canary-ack-before-sync\", \"typed\"]") + "threads = true\n";
+    sandbox.write("cuts.toml", &with(&text, "reopen-every = 29", ""));
+    let ended = sandbox.run(&["run", "cuts.toml", "--sync", "always", "--out", "out"]);
+    assert_eq!(ended.code, Some(exit_code::OK), "{ended:?}");
+    let results = sandbox.result("out");
+    let crash = cell_of(&results, "typed").crash.as_ref().unwrap();
+    assert!(crash.acked > 20 && crash.power.as_ref().unwrap().states_distinct > 150, "{crash:?}");
+    // The run would not come out the same again; its trace does.
+    let finding = &cell_of(&results, "canary-ack-before-sync").crash.as_ref().unwrap().findings[0];
+    for _ in 0..2 {
+        let replayed = sandbox.run(&["replay", "out", &finding.id]);
+        assert_eq!(replayed.code, Some(exit_code::DURABILITY), "{replayed:?}");
+    }
+}

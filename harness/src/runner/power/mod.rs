@@ -6,6 +6,7 @@
 mod again;
 pub(super) mod campaign;
 mod explain;
+mod free;
 mod loss;
 pub(super) mod record;
 pub(super) mod recover;
@@ -265,6 +266,9 @@ fn models(cell: &CellPlan) -> Vec<&'static Model> {
 
 fn take(opener: &Opener<'_>, number: u64) -> Result<Recording, SubjectError> {
     let steps = steps(opener.cell, number, opener.cell.plan.power.calls);
+    if opener.cell.plan.power.threads {
+        return free::record(opener, &steps);
+    }
     record(opener, &files(opener.cell), &steps, pace(opener.cell, number))
 }
 
