@@ -464,6 +464,7 @@ fn states(results: &Results) -> Table {
                 figure(words::count(power.left_out)),
                 if power.ended_by.is_empty() { Value::Missing } else { text(&power.ended_by) },
                 maybe((power.states_per_second > 0.0).then_some(power.states_per_second), words::rate),
+                maybe((power.opened_per_second > 0.0).then_some(power.opened_per_second), words::rate),
             ],
         )
     });
@@ -481,8 +482,9 @@ fn states(results: &Results) -> Table {
         "left out",
         "ended by",
         "judged",
+        "opened",
     ];
-    let notes = vec!["A crash state is one image that a power loss may leave behind; distinct ones are judged once. By depth: distinct images left by a crash of the workload, then by a crash of its recovery, and so on. Torn or random: share of the distinct images that a strategy with torn, random or garbage writes found first. Left out: states that the strategies would still have tried, random ones aside. Ended by: exhausted when none was left, otherwise the budget of count or time. Judged: distinct images a second on one thread.".to_owned()];
+    let notes = vec!["A crash state is one image that a power loss may leave behind; distinct ones are opened once. By depth: distinct images left by a crash of the workload, then by a crash of its recovery, and so on. Torn or random: share of the distinct images that a strategy with torn, random or garbage writes found first. Left out: states that the strategies would still have tried, random ones aside. Ended by: exhausted when none was left, otherwise the budget of count or time. Judged and opened: states judged, and distinct images opened for it, a second on one thread.".to_owned()];
     Table {
         title: "Crash states".to_owned(),
         columns: columns(&heads),

@@ -439,8 +439,11 @@ pub struct Power {
     pub left_out: u64,
     /// What ended the search: `exhausted`, `count`, `time`, `findings` or `stopped`.
     pub ended_by: String,
-    /// Distinct images judged a second, on one thread; a timing.
+    /// States built and judged a second, on one thread; a timing.
     pub states_per_second: f64,
+    /// Distinct images opened a second, each of them twice, on the same thread in the same time; a timing.
+    #[serde(default)]
+    pub opened_per_second: f64,
     /// By fault model.
     pub by_model: BTreeMap<String, ModelCounts>,
     /// Different images by the strategy that found them first.

@@ -211,7 +211,8 @@ fn power_cell(subject: &str, role: Role, sync: &str, worst_ms: f64, bound_ms: Op
         by_depth: vec![2_100, 300],
         left_out: 17,
         ended_by: "count".to_owned(),
-        states_per_second: 812.0,
+        states_per_second: 9_812.0,
+        opened_per_second: 812.0,
         by_model: by_model.map(|(name, share, taken)| (name.to_owned(), counts(share, taken))).collect(),
         by_strategy: BTreeMap::from([("keep-none".to_owned(), 1_800), ("torn-last".to_owned(), 420), ("random".to_owned(), 180)]),
         loss: Some(Loss {
@@ -1072,6 +1073,7 @@ fn distort(results: &mut Results, choices: &[u8]) {
             }
             if let Some(power) = &mut crash.power {
                 power.states_per_second = real(pick());
+                power.opened_per_second = real(pick());
                 power.by_depth = vec![whole(pick()); usize::from(pick()) % 3];
                 power.by_strategy.insert("random".to_owned(), whole(pick()));
                 for counts in power.by_model.values_mut() {

@@ -115,6 +115,9 @@ pub(crate) struct Nested {
     pub(crate) state: State,
 }
 
+/// The files of a crash state, by path.
+type ImageFiles = Vec<(PathBuf, Vec<u8>)>;
+
 /// What is known of an image.
 struct Known {
     outcome: Outcome,
@@ -311,7 +314,7 @@ impl<'a> Campaign<'a> {
         process: bool,
         at: u64,
     ) -> Option<(Verdict, String)> {
-        let (image, _) = self.look(dirs, files, 0, &mut Tally::default());
+        let (image, _) = self.look(dirs, files, 0, "minimizing", &mut Tally::default());
         self.judge_image(image, process, at, 0).0.map(|judged| (judged.verdict, judged.words))
     }
 
@@ -319,7 +322,7 @@ impl<'a> Campaign<'a> {
     /// the store cannot be read.
     pub(crate) fn lost_at(&mut self, view: &View<'_, '_>, state: &State, tally: &mut Tally) -> Option<(u64, Option<u64>)> {
         let (dirs, files) = state.image(view);
-        let (image, _) = self.look(dirs, files, 0, tally);
+        let (image, _) = self.look(dirs, files, 0, "loss-window", tally);
         let (Outcome::Shows(number) | Outcome::Wrong(number, _)) = self.known[image as usize].outcome else { return None };
         let found = self.judge.judge(&self.contents[number as usize], view.at);
         Some((found.lost_acked, found.oldest_lost))
@@ -333,15 +336,12 @@ impl<'a> Campaign<'a> {
 
     fn try_state(&mut self, view: &View<'_, '_>, state: State, strategy: Strategy, tally: &mut Tally) {
         let (dirs, files) = state.image(view);
-        let (image, digest) = self.look(dirs, files, 0, tally);
+        let (image, digest) = self.look(dirs, files, 0, strategy.name(), tally);
         let model = tally.by_model.entry(view.model.name).or_default();
         model.counts.states_tried += 1;
         if model.seen.insert(digest) {
             model.counts.states_distinct += 1;
             *model.counts.by_strategy.entry(strategy.name().to_owned()).or_default() += 1;
-        }
-        if tally.seen.insert(digest) {
-            *tally.by_strategy.entry(strategy.name()).or_default() += 1;
         }
         let (broken, path) = self.judge_image(image, view.model.keeps_completed, view.at, 0);
         let model = tally.by_model.entry(view.model.name).or_default();
@@ -386,9 +386,13 @@ impl<'a> Campaign<'a> {
         nested
     }
 
-    /// The image's number, opening it if it is new, and its recoveries' crashes with it.
-    fn look(&mut self, dirs: Vec<PathBuf>, files: Vec<(PathBuf, Vec<u8>)>, depth: u64, tally: &mut Tally) -> (u32, u128) {
+    /// The image's number, opening it if it is new, and its recoveries' crashes with it. An image counts for
+    /// what led to it first, before its own recoveries are crashed.
+    fn look(&mut self, dirs: Vec<PathBuf>, files: ImageFiles, depth: u64, how: &'static str, tally: &mut Tally) -> (u32, u128) {
         let digest = digest(&dirs, &files);
+        if tally.seen.insert(digest) {
+            *tally.by_strategy.entry(how).or_default() += 1;
+        }
         if let Some(&image) = self.images.get(&digest) {
             return (image, digest);
         }
@@ -461,10 +465,7 @@ impl<'a> Campaign<'a> {
             for strategy in NESTED {
                 for state in strategy.states(&view, self.seed, 0).take(16) {
                     let (dirs, files) = state.image(&view);
-                    let (image, digest) = self.look(dirs, files, depth + 1, tally);
-                    if tally.seen.insert(digest) {
-                        *tally.by_strategy.entry("recovery-crashed").or_default() += 1;
-                    }
+                    let (image, _) = self.look(dirs, files, depth + 1, "recovery-crashed", tally);
                     if image != parent && children.iter().all(|(known, ..)| *known != image) {
                         children.push((image, at, state));
                     }

@@ -1,7 +1,7 @@
 //! `power` cells: a run is recorded once and crashed everywhere.
 //!
 //! **Invariant:** one thread, virtual time, seeded choices: with a count budget the same seed gives the same
-//! result, but for the timing `states_per_second`.
+//! result, but for the timings `states_per_second` and `opened_per_second`.
 
 mod again;
 pub(super) mod campaign;
@@ -170,7 +170,9 @@ pub fn run(
     power.left_out = tally.left_out;
     power.ended_by = tally.ended_by.to_owned();
     let opened: u64 = tally.by_depth.iter().sum();
-    power.states_per_second = opened as f64 / (tally.judged_ns.max(1) as f64 / 1e9);
+    let seconds = tally.judged_ns.max(1) as f64 / 1e9;
+    power.states_per_second = tally.tried as f64 / seconds;
+    power.opened_per_second = opened as f64 / seconds;
     power.by_strategy = tally.by_strategy.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
     crash.cases = tally.tried;
     for (name, model) in tally.by_model {

@@ -3,14 +3,13 @@
 //! Panics are caught, so that one bad image does not end the campaign; a store that never ends or eats memory
 //! ends its cell, which runs in a process of its own.
 
-use super::record::{HOME, Opener};
+use super::record::Opener;
 use crate::crash::Trace;
 use crate::result::Verdict;
 use crate::subject::Contents;
 use engine::fs::{Fs, MemFs, TraceFs};
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
 /// What a store made of a crash state.
@@ -27,7 +26,8 @@ pub(crate) struct Recovered {
 
 /// Opens the store on this disk, reads it, closes it, opens it again.
 pub(crate) fn recover(opener: &Opener<'_>, disk: &MemFs) -> Recovered {
-    let files = disk.image();
+    // As they are before the store looks: also which directories there are, so that equal images stay equal.
+    let (dirs, files) = (disk.dirs(), disk.image());
     let fs = TraceFs::over(disk);
     let open = |fs: Arc<dyn Fs>| opener.open(fs).map_err(|e| (Verdict::Unopenable, e.to_string()));
     let first = guarded(|| {
@@ -41,7 +41,7 @@ pub(crate) fn recover(opener: &Opener<'_>, disk: &MemFs) -> Recovered {
         Err(why) => return Recovered { contents: Err(why), second: None, repaired: None, recovery: None },
     };
     let changed = entries.iter().any(|e| e.ok && e.op.changes());
-    let recovery = changed.then(|| Trace::new(vec![PathBuf::from(HOME)], files, entries));
+    let recovery = changed.then(|| Trace::new(dirs, files, entries));
     let again = guarded(|| {
         session.close().map_err(|e| (Verdict::Corrupt, format!("closing after recovery: {e}")))?;
         let session = open(Arc::new(disk.clone()))?;
