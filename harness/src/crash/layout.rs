@@ -25,6 +25,8 @@ pub struct Layout<'t> {
     pub dir_syncs: Vec<SyncOf>,
     /// The names there were when the trace began.
     pub initial: BTreeMap<PathBuf, Node>,
+    /// For each effect on names, those that set one of its paths or a directory above it.
+    pub above: Vec<Vec<usize>>,
 }
 
 /// What a name stands for.
@@ -126,8 +128,15 @@ impl<'t> Layout<'t> {
         let file_nodes = trace.files.keys().enumerate().map(|(i, p)| (p.clone(), Node::File(i)));
         let initial: BTreeMap<_, _> = trace.dirs.iter().map(|d| (d.clone(), Node::Dir)).chain(file_nodes).collect();
         let files = trace.files.values().map(|bytes| FileLog { initial: bytes, ..FileLog::default() }).collect();
-        let mut layout =
-            Self { trace, names: Vec::new(), files, dirs: Vec::new(), dir_syncs: Vec::new(), initial: initial.clone() };
+        let mut layout = Self {
+            trace,
+            names: Vec::new(),
+            files,
+            dirs: Vec::new(),
+            dir_syncs: Vec::new(),
+            initial: initial.clone(),
+            above: Vec::new(),
+        };
         let mut now = initial;
         // Sizes as whoever looks at the running system sees them.
         let mut sizes: Vec<u64> = trace.files.values().map(|b| b.len() as u64).collect();
@@ -185,6 +194,7 @@ impl<'t> Layout<'t> {
                 Op::Sync { .. } | Op::SyncDir { .. } => {}
             }
         }
+        layout.above = above(&layout.names);
         layout
     }
 
@@ -248,4 +258,18 @@ impl<'t> FileLog<'t> {
         let ops = self.sectors.get(sector)?;
         ops[..ops.partition_point(|&op| op < bound)].last().copied()
     }
+}
+
+/// For each effect, those that set one of its paths or a directory above it.
+fn above(names: &[NameOp]) -> Vec<Vec<usize>> {
+    let mut setters: BTreeMap<&Path, Vec<usize>> = BTreeMap::new();
+    for (number, op) in names.iter().enumerate() {
+        op.sets.iter().for_each(|(path, _)| setters.entry(path).or_default().push(number));
+    }
+    let of = |op: &NameOp| {
+        let paths = op.sets.iter().flat_map(|(path, _)| path.ancestors());
+        let found: BTreeSet<usize> = paths.filter_map(|path| setters.get(path)).flatten().copied().collect();
+        found.into_iter().collect()
+    };
+    names.iter().map(of).collect()
 }

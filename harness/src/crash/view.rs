@@ -374,21 +374,18 @@ fn stable_names(layout: &Layout<'_>, names: &[NameOp], model: &Model, at: u64) -
                 (0..last.unwrap_or(0)).filter(|&n| before(&names[n])).for_each(|n| stable[n] = true);
             }
             Names::CommitAndTree => {
-                let mut logged: Vec<usize> = (0..names.len()).filter(|&n| before(&names[n]) && touches(&names[n])).collect();
-                let mut done = 0;
+                let mut logged = vec![false; names.len()];
+                let mut waiting: Vec<usize> = (0..names.len()).filter(|&n| before(&names[n]) && touches(&names[n])).collect();
+                waiting.iter().for_each(|&n| logged[n] = true);
                 // With a name goes what stood in its place, and the directories above it.
-                while done < logged.len() {
-                    let of = logged[done];
-                    done += 1;
-                    for other in (0..names.len()).filter(|&o| before(&names[o])) {
-                        let shares =
-                            |path: &std::path::Path| names[of].sets.iter().any(|(p, _)| p == path || (p.starts_with(path)));
-                        if !logged.contains(&other) && names[other].sets.iter().any(|(p, _)| shares(p)) {
-                            logged.push(other);
+                while let Some(of) = waiting.pop() {
+                    stable[of] = true;
+                    for &other in layout.above[of].iter().filter(|&&o| o < names.len() && before(&names[o])) {
+                        if !std::mem::replace(&mut logged[other], true) {
+                            waiting.push(other);
                         }
                     }
                 }
-                logged.into_iter().for_each(|n| stable[n] = true);
             }
             Names::Slots => {}
         }
