@@ -90,9 +90,10 @@ pub(crate) fn files(cell: &CellPlan) -> Files {
     cell.plan.power.files.iter().map(home).collect()
 }
 
-/// A file system that holds these files in the store's directory.
+/// A file system that holds these files, and the store's directory.
 pub(crate) fn disk(files: &Files) -> MemFs {
-    MemFs::with_files([PathBuf::from(HOME)], files.clone())
+    let parents = files.keys().filter_map(|path| path.parent()).map(Path::to_owned);
+    MemFs::with_files(parents.chain([PathBuf::from(HOME)]), files.clone())
 }
 
 /// The steps of the n-th run of a cell: the clients' streams, interleaved by the seed, and what the plan
@@ -154,6 +155,7 @@ pub(crate) fn record(opener: &Opener<'_>, files: &Files, steps: &[Step], pace: P
         opener.open(Arc::new(disk(files)))?.contents()?
     };
     let mem = disk(files);
+    let dirs = mem.dirs();
     let fs = TraceFs::over(&mem);
     let mut run = Run::new(opener, fs, pace, steps)?;
     let mut error = None;
@@ -168,14 +170,10 @@ pub(crate) fn record(opener: &Opener<'_>, files: &Files, steps: &[Step], pace: P
     {
         error.get_or_insert(e.to_string());
     }
-    let trace = Trace::new(mem_dirs(), files.clone(), run.fs.recorder().entries());
+    let trace = Trace::new(dirs, files.clone(), run.fs.recorder().entries());
     let (writes, syncs) = slots(&trace, run.writes, run.syncs);
     let opened = trace.marks.iter().find(|(_, m)| *m == Mark::Opened).map_or(0, |(at, _)| *at);
     Ok(Recording { trace, writes, syncs, base, opened, error })
-}
-
-fn mem_dirs() -> Vec<PathBuf> {
-    disk(&Files::new()).dirs()
 }
 
 /// A run under way.
