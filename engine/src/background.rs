@@ -21,6 +21,30 @@ struct Stop {
     changed: Condvar,
 }
 
+/// Wakes workers before their time. Clones ring the same bell.
+#[derive(Clone, Debug, Default)]
+pub struct Bell(Arc<(Mutex<u64>, Condvar)>);
+
+impl Bell {
+    /// Tells all who wait, and those who begin to wait with an earlier count.
+    pub fn ring(&self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.1.notify_all();
+    }
+
+    /// How often it rang.
+    pub fn count(&self) -> u64 {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it has rung more than `seen` times, but no longer than `patience`; how often it rang.
+    pub fn wait(&self, seen: u64, patience: Duration) -> u64 {
+        let count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.1.wait_timeout_while(count, patience, |count| *count <= seen);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
 impl Workers {
     /// No workers yet; their clock starts now.
     #[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
@@ -90,6 +114,17 @@ pub fn in_parallel<T: Send, R: Send>(parts: Vec<T>, job: impl Fn(T) -> R + Sync)
         let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || job(part))).collect();
         running.into_iter().map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
+}
+
+/// Seconds since 1970, for values that expire.
+#[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
+pub fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Lets a thread rest.
+pub fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// How many threads are worth having.

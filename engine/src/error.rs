@@ -102,13 +102,16 @@ pub enum Error {
         open: &'static str,
     },
     /// The file is not one of ours.
-    #[error("{} is not a store this version can open: it starts with {found:?}, expected \"typed-log 1\" or \"go-persist 1\"", file.display())]
+    #[error("{} is not a store this version can open: it starts with {found:?}; a typed store starts with \"typed-log 1\" or \"go-persist 1\", an LSM store's manifest with \"manifest 1\"", file.display())]
     Format {
         /// The file.
         file: PathBuf,
         /// Its first bytes.
         found: String,
     },
+    /// Something that the transaction read was changed by another one that committed first.
+    #[error("the transaction conflicts with one that committed first; nothing was changed, run it again")]
+    Conflict,
     /// A shrink is already running on this store.
     #[error("a shrink of {} is already running", path.display())]
     ShrinkInProgress {

@@ -10,6 +10,7 @@ pub mod codec;
 mod error;
 pub mod fs;
 pub mod log;
+pub mod lsm;
 mod sync_policy;
 pub mod typed;
 

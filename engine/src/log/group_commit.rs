@@ -47,7 +47,9 @@ impl Outcomes {
 
     /// Tells everybody who waits for these positions. Groups are settled in order.
     pub(super) fn settle(&self, positions: Range<u64>, members: u64, outcome: &Result<(), Error>) {
-        if let Err(error) = outcome {
+        if let Err(error) = outcome
+            && members > 0
+        {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.push(FailedGroup { positions: positions.clone(), untold: members, error: error.clone() });
             self.failing.store(true, Ordering::Release);

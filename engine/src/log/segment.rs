@@ -16,10 +16,14 @@ pub enum Header {
     GoPersist,
     /// Binary records of a store's write-ahead log.
     Wal,
+    /// Binary records that say which files make up a store.
+    Manifest,
+    /// Binary records of large values.
+    Values,
 }
 
 impl Header {
-    const ALL: [Header; 3] = [Header::TypedLog, Header::GoPersist, Header::Wal];
+    const ALL: [Header; 5] = [Header::TypedLog, Header::GoPersist, Header::Wal, Header::Manifest, Header::Values];
 
     /// The line, newline included.
     pub fn line(self) -> &'static [u8] {
@@ -27,6 +31,8 @@ impl Header {
             Header::TypedLog => b"typed-log 1\n",
             Header::GoPersist => b"go-persist 1\n",
             Header::Wal => b"wal 1\n",
+            Header::Manifest => b"manifest 1\n",
+            Header::Values => b"values 1\n",
         }
     }
 
@@ -35,7 +41,7 @@ impl Header {
         match self {
             Header::TypedLog => Framing::Text,
             Header::GoPersist => Framing::GoPersist,
-            Header::Wal => Framing::Binary,
+            Header::Wal | Header::Manifest | Header::Values => Framing::Binary,
         }
     }
 }

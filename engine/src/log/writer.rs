@@ -147,6 +147,18 @@ impl Log {
         Ok(Ticket { end: pending.end })
     }
 
+    /// As [`Log::submit`] for a record that nobody waits for: it is written with whatever comes next.
+    ///
+    /// # Errors
+    /// As [`Log::submit`]; a failure to write it is told to whoever writes it.
+    pub fn submit_unwaited(&self, kind: u8, body: &[u8]) -> Result<()> {
+        let crc = Framing::checksum(kind, body);
+        self.check_len(body)?;
+        self.check()?;
+        self.encode(&mut lock(&self.pending.0), kind, body, crc);
+        Ok(())
+    }
+
     /// Submits a record and waits until it is in the kernel: [`Log::submit`] and [`Log::wait_written`] in
     /// one, which saves a lone writer half of the locking. Returns the record's position.
     pub fn append(&self, kind: u8, body: &[u8]) -> Result<u64> {

@@ -158,8 +158,9 @@ impl Store {
         let existing = match fs.open(path) {
             Ok(file) => match identify(&*file, path)? {
                 Some(header @ (Header::TypedLog | Header::GoPersist)) => Some((file, header)),
-                Some(Header::Wal) => {
-                    return Err(Error::Format { file: path.to_owned(), found: "wal 1".to_owned() });
+                Some(other) => {
+                    let found = String::from_utf8_lossy(other.line()).trim_end().to_owned();
+                    return Err(Error::Format { file: path.to_owned(), found });
                 }
                 None => None,
             },

@@ -2,6 +2,7 @@
 
 mod fs_conformance;
 mod log;
+mod lsm_model;
 mod shrink_crash;
 mod support;
 mod typed_format;

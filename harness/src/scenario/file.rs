@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 9] = [
+const BUILTIN: [(&str, &str); 10] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
@@ -26,6 +26,7 @@ const BUILTIN: [(&str, &str); 9] = [
     ("ttfp", include_str!("../../../scenarios/ttfp.toml")),
     ("power", include_str!("../../../scenarios/power.toml")),
     ("faults", include_str!("../../../scenarios/faults.toml")),
+    ("lsm", include_str!("../../../scenarios/lsm.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
 ];
 

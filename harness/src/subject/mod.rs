@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod canary;
+pub mod lsm;
 mod registry;
 pub mod typed;
 

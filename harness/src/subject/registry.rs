@@ -1,6 +1,6 @@
 //! The subjects of this build, by name.
 
-use super::{Subject, baseline, canary, typed};
+use super::{Subject, baseline, canary, lsm, typed};
 use std::sync::Arc;
 
 /// Every subject that this binary has.
@@ -20,7 +20,8 @@ pub struct UnknownSubject {
 impl Registry {
     /// The bundled subjects and those of the caller, which win where names meet.
     pub fn new(own: Vec<Arc<dyn Subject>>) -> Self {
-        let mut subjects: Vec<Arc<dyn Subject>> = vec![Arc::new(typed::Typed)];
+        let mut subjects: Vec<Arc<dyn Subject>> =
+            vec![Arc::new(typed::Typed), Arc::new(lsm::Lsm::DEFAULT), Arc::new(lsm::Lsm::SMALL)];
         subjects.extend(baseline::all());
         subjects.extend(canary::controls());
         subjects.extend(canary::all());

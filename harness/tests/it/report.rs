@@ -870,7 +870,7 @@ fn crash_states_are_counted_by_what_made_them() {
     let text = report::markdown(&power_sample());
     check_line(
         row(&text, "Crash states\n", "| typed | always"),
-        &["| 3 | 4,211 | 1,870 | 5,400 | 2,400 | 2,100 / 300 | 25.0 % | 17 | count | 812/s |"],
+        &["| 3 | 4,211 | 1,870 | 5,400 | 2,400 | 2,100 / 300 | 25.0 % | 17 | count | 9.81k/s | 812/s |"],
     );
     check_line(
         row(&text, "Crash states by fault model", "| skip-sync (canary) | always | put-small | xfs"),

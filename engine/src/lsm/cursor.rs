@@ -1,0 +1,235 @@
+//! Places in sorted sources, and several sources as one.
+
+use super::entry::{Tag, order};
+use super::memtable::Place;
+use super::sstable::{Table, TableCursor};
+use super::wal::Memory;
+use crate::error::Result;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// A place among versions in order. A cursor that has run off either end shows nothing until it is placed again.
+pub(super) trait Cursor {
+    /// To the first version.
+    fn first(&mut self) -> Result<()>;
+    /// To the last version.
+    fn last(&mut self) -> Result<()>;
+    /// To the first version at or behind this one.
+    fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()>;
+    /// To the last version before this one.
+    fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()>;
+    fn next(&mut self) -> Result<()>;
+    fn prev(&mut self) -> Result<()>;
+    /// Key, tag and stored value.
+    fn current(&self) -> Option<(&[u8], Tag, &[u8])>;
+}
+
+/// A place in a memtable.
+#[derive(Debug)]
+pub(super) struct MemtableCursor {
+    memory: Arc<Memory>,
+    place: Place,
+}
+
+impl MemtableCursor {
+    pub(super) fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, place: Place::default() }
+    }
+}
+
+impl Cursor for MemtableCursor {
+    fn first(&mut self) -> Result<()> {
+        self.place = self.memory.table.first();
+        Ok(())
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.place = self.memory.table.last();
+        Ok(())
+    }
+
+    fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()> {
+        self.place = self.memory.table.seek(key, tag);
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
+        self.place = self.memory.table.seek_before(key, tag);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        if self.current().is_some() {
+            self.place = self.memory.table.next(self.place);
+        }
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        self.place = self.memory.table.prev(self.place);
+        Ok(())
+    }
+
+    fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
+        self.memory.table.at(self.place)
+    }
+}
+
+/// A place in tables that do not overlap, in order.
+#[derive(Debug)]
+pub(super) struct LevelCursor {
+    tables: Vec<Arc<Table>>,
+    /// The table that the cursor is in.
+    at: usize,
+    inner: Option<TableCursor>,
+    keep: bool,
+}
+
+impl LevelCursor {
+    pub(super) fn new(tables: Vec<Arc<Table>>, keep: bool) -> Self {
+        Self { at: tables.len(), tables, inner: None, keep }
+    }
+
+    fn enter(&mut self, at: usize, place: impl FnOnce(&mut TableCursor) -> Result<()>) -> Result<bool> {
+        if at != self.at || self.inner.is_none() {
+            self.inner = self.tables.get(at).map(|table| TableCursor::new(Arc::clone(table), self.keep));
+            self.at = at;
+        }
+        self.inner.as_mut().map_or(Ok(()), place)?;
+        Ok(self.current().is_some())
+    }
+
+    fn leave(&mut self) {
+        self.inner = None;
+        self.at = self.tables.len();
+    }
+}
+
+impl Cursor for LevelCursor {
+    fn first(&mut self) -> Result<()> {
+        self.enter(0, TableCursor::first).map(drop)
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.enter(self.tables.len().wrapping_sub(1), TableCursor::last).map(drop)
+    }
+
+    fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()> {
+        let at = self.tables.partition_point(|table| &table.meta.largest[..] < key);
+        if !self.enter(at, |table| table.seek(key, tag))? && at < self.tables.len() {
+            // Behind the last version of that table's last key.
+            self.enter(at + 1, TableCursor::first)?;
+        }
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
+        let behind = self.tables.partition_point(|table| &table.meta.smallest[..] <= key);
+        let Some(at) = behind.checked_sub(1) else {
+            self.leave();
+            return Ok(());
+        };
+        if !self.enter(at, |table| table.seek_before(key, tag))? && at > 0 {
+            self.enter(at - 1, TableCursor::last)?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        let Some(inner) = &mut self.inner else { return Ok(()) };
+        inner.next()?;
+        if inner.current().is_none() {
+            self.enter(self.at + 1, TableCursor::first)?;
+        }
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        let Some(inner) = &mut self.inner else { return Ok(()) };
+        inner.prev()?;
+        if inner.current().is_none() {
+            match self.at.checked_sub(1) {
+                Some(at) => drop(self.enter(at, TableCursor::last)?),
+                None => self.leave(),
+            }
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
+        self.inner.as_ref()?.current()
+    }
+}
+
+/// Which way a merge goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Forward,
+    Reverse,
+}
+
+/// Several sources as one, in one direction.
+pub(super) struct Merge<'a> {
+    sources: Vec<Box<dyn Cursor + Send + 'a>>,
+    /// The sources that show something, the next version's first.
+    waiting: Vec<usize>,
+    direction: Direction,
+}
+
+impl<'a> Merge<'a> {
+    pub(super) fn new(sources: Vec<Box<dyn Cursor + Send + 'a>>, direction: Direction) -> Self {
+        Self { waiting: Vec::with_capacity(sources.len()), sources, direction }
+    }
+
+    /// Places every source and finds the first version.
+    pub(super) fn place(&mut self, mut to: impl FnMut(&mut dyn Cursor) -> Result<()>) -> Result<()> {
+        self.waiting.clear();
+        for n in 0..self.sources.len() {
+            to(&mut *self.sources[n])?;
+            if self.sources[n].current().is_some() {
+                self.waiting.push(n);
+                self.settle(self.waiting.len() - 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the source at this place of the waiting list forward to where it belongs.
+    fn settle(&mut self, mut at: usize) {
+        while at > 0 && self.comes_first(self.waiting[at], self.waiting[at - 1]) {
+            self.waiting.swap(at, at - 1);
+            at -= 1;
+        }
+    }
+
+    fn comes_first(&self, a: usize, b: usize) -> bool {
+        let (Some(a), Some(b)) = (self.sources[a].current(), self.sources[b].current()) else { return false };
+        let ordered = order((a.0, a.1), (b.0, b.1));
+        ordered == if self.direction == Direction::Forward { Ordering::Less } else { Ordering::Greater }
+    }
+
+    /// To the next version in the merge's direction.
+    pub(super) fn step(&mut self) -> Result<()> {
+        let Some(&top) = self.waiting.first() else { return Ok(()) };
+        let source = &mut self.sources[top];
+        match self.direction {
+            Direction::Forward => source.next()?,
+            Direction::Reverse => source.prev()?,
+        }
+        if source.current().is_none() {
+            self.waiting.remove(0);
+            return Ok(());
+        }
+        // Mostly the same source goes on.
+        let mut at = 0;
+        while at + 1 < self.waiting.len() && self.comes_first(self.waiting[at + 1], self.waiting[at]) {
+            self.waiting.swap(at, at + 1);
+            at += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
+        self.sources[*self.waiting.first()?].current()
+    }
+}

@@ -1,0 +1,267 @@
+//! What a store keeps of a key: versions, each with the sequence number of the write that made it.
+//!
+//! Order: by key, and versions of one key from the newest to the oldest.
+
+use crate::codec::{push_varint, read_varint};
+use std::cmp::Ordering;
+
+/// What a version says of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It was deleted.
+    Delete,
+    /// It has this value.
+    Value,
+    /// It has the value that lies at this place of the value log.
+    Pointer,
+}
+
+const EXPIRES: u8 = 0x80;
+
+/// Sequence number and kind of a version in one integer, so that later versions have greater tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tag(u64);
+
+impl Tag {
+    /// The greatest tag of a sequence number: versions that a snapshot of this number may see are not above it.
+    pub(super) fn newest_of(seq: u64) -> Self {
+        Self(seq << 8 | 0xff)
+    }
+
+    pub(super) fn new(seq: u64, kind: Kind, expires: bool) -> Self {
+        Self(seq << 8 | u64::from(kind_byte(kind, expires)))
+    }
+
+    pub(super) fn seq(self) -> u64 {
+        self.0 >> 8
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        match self.0 as u8 & !EXPIRES {
+            0 => Kind::Delete,
+            1 => Kind::Value,
+            _ => Kind::Pointer,
+        }
+    }
+
+    /// Whether the value begins with the time of its end.
+    pub(super) fn expires(self) -> bool {
+        self.0 as u8 & EXPIRES != 0
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// `None` for bits that no tag has.
+    pub(super) fn from_bits(bits: u64) -> Option<Self> {
+        is_kind(bits as u8).then_some(Self(bits))
+    }
+}
+
+fn kind_byte(kind: Kind, expires: bool) -> u8 {
+    let byte = match kind {
+        Kind::Delete => 0,
+        Kind::Value => 1,
+        Kind::Pointer => 2,
+    };
+    if expires { byte | EXPIRES } else { byte }
+}
+
+fn is_kind(byte: u8) -> bool {
+    matches!(byte, 0..=2 | 0x81 | 0x82)
+}
+
+/// Orders versions: by key, then from the newest to the oldest.
+pub(super) fn order(a: (&[u8], Tag), b: (&[u8], Tag)) -> Ordering {
+    a.0.cmp(b.0).then(b.1.cmp(&a.1))
+}
+
+/// The first eight bytes of a key as a number that orders like it: most comparisons end here.
+pub(super) fn head(key: &[u8]) -> u64 {
+    match key.first_chunk::<8>() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..key.len()].copy_from_slice(key);
+            u64::from_be_bytes(bytes)
+        }
+    }
+}
+
+/// The value of a version and the Unix time in seconds at which it ends, read from its stored form.
+pub(super) fn unpack(tag: Tag, stored: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    if !tag.expires() {
+        return Some((None, stored));
+    }
+    let (expires, len) = read_varint(stored)?;
+    Some((Some(expires), &stored[len..]))
+}
+
+/// The time at which a version ends, in front of its value.
+pub(super) fn push_expiry(out: &mut Vec<u8>, expires: Option<u64>) {
+    if let Some(expires) = expires {
+        push_varint(out, expires);
+    }
+}
+
+/// Room for sequence number and count at the start of a write's body.
+pub(super) const WRITE_HEAD: usize = 12;
+
+/// The body of a log record that holds one write: the changes that happen together or not at all.
+///
+/// ```text
+/// body   = first sequence number: u64 LE, changes: u32 LE, change*
+/// change = kind: u8, key length: varint, key, [value length: varint, value]
+/// ```
+#[derive(Clone, Debug)]
+pub(super) struct Changes {
+    body: Vec<u8>,
+    count: u32,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl Changes {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        let mut body = Vec::with_capacity(WRITE_HEAD + bytes);
+        body.resize(WRITE_HEAD, 0);
+        Self { body, count: 0 }
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8], expires: Option<u64>) {
+        self.head(key, kind_byte(Kind::Value, expires.is_some()));
+        let mut prefix = Vec::new();
+        push_expiry(&mut prefix, expires);
+        push_varint(&mut self.body, (prefix.len() + value.len()) as u64);
+        self.body.extend_from_slice(&prefix);
+        self.body.extend_from_slice(value);
+    }
+
+    pub(super) fn delete(&mut self, key: &[u8]) {
+        self.head(key, kind_byte(Kind::Delete, false));
+    }
+
+    fn head(&mut self, key: &[u8], kind: u8) {
+        self.body.push(kind);
+        push_varint(&mut self.body, key.len() as u64);
+        self.body.extend_from_slice(key);
+        self.count += 1;
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// The body, numbered from `first` on.
+    pub(super) fn number(&mut self, first: u64) -> &[u8] {
+        self.body[..8].copy_from_slice(&first.to_le_bytes());
+        self.body[8..WRITE_HEAD].copy_from_slice(&self.count.to_le_bytes());
+        &self.body
+    }
+
+    /// The changes, with their keys and stored values.
+    pub(super) fn iter(&self) -> ChangeIter<'_> {
+        ChangeIter { rest: &self.body[WRITE_HEAD..] }
+    }
+}
+
+/// The first sequence number of a write's body and its changes. `None` for bytes that are no such body.
+pub(super) fn read_write(body: &[u8]) -> Option<(u64, u32, ChangeIter<'_>)> {
+    let first = u64::from_le_bytes(*body.first_chunk()?);
+    let count = crate::codec::read_u32(body, 8)?;
+    let changes = ChangeIter { rest: &body[WRITE_HEAD..] };
+    let mut check = changes.clone();
+    let whole = (&mut check).count() == count as usize && check.rest.is_empty();
+    whole.then_some((first, count, changes))
+}
+
+/// Changes of a write: kind byte, key, stored value. Ends at the first that cannot be read.
+#[derive(Clone, Debug)]
+pub(super) struct ChangeIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for ChangeIter<'a> {
+    type Item = (ChangeKind, &'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&kind, rest) = self.rest.split_first()?;
+        if !is_kind(kind) {
+            return None;
+        }
+        let (key, rest) = sized(rest)?;
+        let (value, rest) = if kind == 0 { (&rest[..0], rest) } else { sized(rest)? };
+        self.rest = rest;
+        Some((ChangeKind(kind), key, value))
+    }
+}
+
+/// The kind of a change that has no sequence number yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChangeKind(u8);
+
+impl ChangeKind {
+    pub(super) fn tag(self, seq: u64) -> Tag {
+        Tag(seq << 8 | u64::from(self.0))
+    }
+}
+
+/// Bytes behind their length, and the rest.
+pub(super) fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, at) = read_varint(bytes)?;
+    let len = usize::try_from(len).ok()?;
+    bytes[at..].split_at_checked(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn newer_versions_come_first() {
+        let tag = |seq| Tag::new(seq, Kind::Value, false);
+        assert_eq!(order((b"a", tag(2)), (b"a", tag(1))), Ordering::Less);
+        assert_eq!(order((b"a", tag(1)), (b"b", tag(9))), Ordering::Less);
+        assert!(Tag::newest_of(7) > Tag::new(7, Kind::Pointer, true) && Tag::newest_of(7) < tag(8));
+    }
+
+    proptest! {
+        #[test]
+        fn heads_order_like_keys(a: Vec<u8>, b: Vec<u8>) {
+            if head(&a) != head(&b) {
+                prop_assert_eq!(head(&a).cmp(&head(&b)), a.cmp(&b));
+            }
+        }
+
+        #[test]
+        fn a_write_comes_back(changes: Vec<(Vec<u8>, Option<(Vec<u8>, Option<u64>)>)>, first in 0u64..1 << 56) {
+            let mut write = Changes::default();
+            for (key, value) in &changes {
+                match value {
+                    Some((value, expires)) => write.put(key, value, *expires),
+                    None => write.delete(key),
+                }
+            }
+            let body = write.number(first).to_vec();
+            let (seq, count, read) = read_write(&body).unwrap();
+            prop_assert_eq!((seq, count as usize), (first, changes.len()));
+            for ((kind, key, stored), (wanted, value)) in read.zip(&changes) {
+                let tag = kind.tag(first);
+                prop_assert_eq!(key, &wanted[..]);
+                match value {
+                    Some((value, expires)) => prop_assert_eq!(unpack(tag, stored), Some((*expires, &value[..]))),
+                    None => prop_assert_eq!(tag.kind(), Kind::Delete),
+                }
+            }
+            for cut in 0..body.len() {
+                prop_assert!(read_write(&body[..cut]).is_none());
+            }
+        }
+    }
+}

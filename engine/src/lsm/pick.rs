@@ -1,0 +1,263 @@
+//! Which compaction is due: a pure decision over [`Levels`], so that it can be simulated without a file.
+//!
+//! Levels have targets that follow the size of the last one (RocksDB's dynamic level targets): the last level
+//! holds most of the data, each level above a tenth of the next, down to `base_level_size`; level 0 goes
+//! straight to the first level that this leaves. So little of the data is stale, whatever its size.
+
+use super::options::Options;
+use super::version::{LEVELS, Levels, TableMeta};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A compaction: tables that become others in a level below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Task {
+    /// The tables that go, of all levels.
+    pub(super) inputs: Vec<u64>,
+    /// Where their successors go.
+    pub(super) output: usize,
+    /// Bytes at which a successor ends.
+    pub(super) table_size: u64,
+    /// Value log files whose values move to a new one.
+    pub(super) collect: BTreeSet<u64>,
+    /// Whether the one table only changes its level: it overlaps nothing there and holds nothing to drop.
+    pub(super) moves: bool,
+}
+
+/// What of the options shapes the tree.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shape {
+    pub(super) level0_tables: usize,
+    pub(super) multiplier: u64,
+    pub(super) base_size: u64,
+    pub(super) table_size: u64,
+    pub(super) collect_ratio: f64,
+}
+
+impl Shape {
+    pub(super) fn of(options: &Options) -> Self {
+        Self {
+            level0_tables: options.level0_tables,
+            multiplier: options.level_multiplier,
+            base_size: options.base_level_size,
+            table_size: options.table_size,
+            collect_ratio: options.collect_ratio,
+        }
+    }
+}
+
+/// How large each level may grow, and which one level 0 goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Targets {
+    pub(super) bytes: [u64; LEVELS],
+    pub(super) base: usize,
+}
+
+impl Targets {
+    pub(super) fn new(levels: &Levels, shape: &Shape) -> Self {
+        // Above the last level everything is on its way there, so the largest level says how much data there is.
+        let mut target = (1..LEVELS).map(|level| levels.size(level)).max().unwrap_or(0);
+        let (mut bytes, mut base) = ([0; LEVELS], 0);
+        for level in (1..LEVELS).rev() {
+            bytes[level] = target.max(shape.base_size);
+            if base == 0 && target <= shape.base_size {
+                base = level;
+            }
+            target /= shape.multiplier;
+        }
+        Self { bytes, base: base.max(1) }
+    }
+
+    /// Bytes of a table in this level.
+    pub(super) fn table_size(&self, level: usize, shape: &Shape) -> u64 {
+        shape.table_size << level.saturating_sub(self.base).min(20)
+    }
+}
+
+/// The compaction that is most due, leaving out tables that are at work already.
+pub(super) fn pick(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>) -> Option<Task> {
+    let targets = Targets::new(levels, shape);
+    let mut due: Vec<(f64, usize)> = (0..LEVELS - 1).map(|level| (score(levels, shape, &targets, busy, level), level)).collect();
+    due.retain(|(score, _)| *score >= 1.0);
+    due.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let found = due.into_iter().find_map(|(_, level)| {
+        if level == 0 { from_level0(levels, shape, &targets, busy) } else { from_level(levels, shape, &targets, busy, level) }
+    });
+    found.or_else(|| collection(levels, shape, &targets, busy))
+}
+
+/// How due a level is: from 1 on it is.
+fn score(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>, level: usize) -> f64 {
+    let free = levels.tables[level].iter().filter(|t| !busy.contains(&t.number));
+    if level == 0 {
+        return free.count() as f64 / shape.level0_tables as f64;
+    }
+    let bytes: u64 = free.map(|t| t.size).sum();
+    if level < targets.base {
+        // A level that the targets have left behind.
+        return if bytes > 0 { 1.0 + bytes as f64 / shape.base_size as f64 } else { 0.0 };
+    }
+    bytes as f64 / targets.bytes[level] as f64
+}
+
+fn from_level0(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>) -> Option<Task> {
+    // Tables of level 0 overlap: one that stayed would hide newer versions, so they go together.
+    let tables = &levels.tables[0];
+    if tables.iter().any(|t| busy.contains(&t.number)) {
+        return None;
+    }
+    // Levels between must not hold older versions that would come to lie above newer ones.
+    let output = (1..targets.base).find(|level| !levels.tables[*level].is_empty()).unwrap_or(targets.base);
+    task(levels, shape, targets, busy, tables, output)
+}
+
+fn from_level(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>, level: usize) -> Option<Task> {
+    // The table that drags the fewest bytes along for each of its own; the oldest of equals.
+    let cost = |t: &Arc<TableMeta>| {
+        let below: u64 = levels.tables[level + 1].iter().filter(|o| o.overlaps(&t.smallest, &t.largest)).map(|o| o.size).sum();
+        below as f64 / t.size.max(1) as f64
+    };
+    let mut free: Vec<_> = levels.tables[level].iter().filter(|t| !busy.contains(&t.number)).map(|t| (cost(t), t)).collect();
+    free.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.number.cmp(&b.1.number)));
+    free.into_iter().find_map(|(_, t)| task(levels, shape, targets, busy, std::slice::from_ref(t), level + 1))
+}
+
+/// These tables and what they overlap in the output level; `None` if some of it is busy.
+fn task(
+    levels: &Levels,
+    shape: &Shape,
+    targets: &Targets,
+    busy: &BTreeSet<u64>,
+    tables: &[Arc<TableMeta>],
+    output: usize,
+) -> Option<Task> {
+    let smallest = tables.iter().map(|t| &t.smallest).min()?;
+    let largest = tables.iter().map(|t| &t.largest).max()?;
+    let below = levels.tables[output].iter().filter(|t| t.overlaps(smallest, largest));
+    let inputs: Vec<u64> = tables.iter().chain(below).map(|t| t.number).collect();
+    if inputs.iter().any(|number| busy.contains(number)) {
+        return None;
+    }
+    let moves = inputs.len() == 1 && tables[0].deletes == 0;
+    Some(Task { inputs, output, table_size: targets.table_size(output, shape), collect: BTreeSet::new(), moves })
+}
+
+/// Rewrites a table that points to a value log file of which too much is garbage: its values move to a new file,
+/// and when the last table has let go of the old one it is removed. Keys keep their versions, so nothing that
+/// was deleted can return.
+fn collection(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>) -> Option<Task> {
+    let live = levels.live_values();
+    let wasteful = live.into_iter().filter(|(number, live)| {
+        let size = levels.values.get(number).copied().unwrap_or(0);
+        *live > 0 && size.saturating_sub(*live) as f64 >= shape.collect_ratio * size as f64
+    });
+    for (file, _) in wasteful {
+        for (level, tables) in levels.tables.iter().enumerate() {
+            if let Some(table) = tables.iter().find(|t| t.values.contains_key(&file) && !busy.contains(&t.number)) {
+                let table_size = if level == 0 { u64::MAX } else { targets.table_size(level, shape).max(table.size * 2) };
+                return Some(Task {
+                    inputs: vec![table.number],
+                    output: level,
+                    table_size,
+                    collect: BTreeSet::from([file]),
+                    moves: false,
+                });
+            }
+        }
+    }
+    None
+}
+
+/// Everything into one level, for an owner who asks.
+pub(super) fn everything(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>) -> Option<Task> {
+    let inputs: Vec<u64> = levels.all().map(|t| t.number).collect();
+    if inputs.iter().any(|number| busy.contains(number)) {
+        return None;
+    }
+    let output = LEVELS - 1;
+    let targets = Targets { bytes: [0; LEVELS], base: LEVELS - 3 };
+    let collect = levels.values.keys().copied().collect();
+    (!inputs.is_empty()).then(|| Task { inputs, output, table_size: targets.table_size(output, shape), collect, moves: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::version::Edit;
+    use super::*;
+
+    const SHAPE: Shape = Shape { level0_tables: 2, multiplier: 10, base_size: 100, table_size: 20, collect_ratio: 0.5 };
+
+    fn table(number: u64, size: u64, keys: (u8, u8)) -> TableMeta {
+        TableMeta {
+            number,
+            size,
+            entries: 1,
+            max_seq: number,
+            smallest: vec![keys.0],
+            largest: vec![keys.1],
+            ..TableMeta::default()
+        }
+    }
+
+    fn levels(tables: &[(usize, TableMeta)]) -> Levels {
+        Levels::new().apply(&Edit { add: tables.to_vec(), ..Edit::default() }).unwrap()
+    }
+
+    #[test]
+    fn level_0_goes_to_the_base_level_as_a_whole() {
+        let two = [(0, table(1, 50, (0, 9))), (0, table(2, 50, (5, 20)))];
+        assert_eq!(pick(&levels(&two[..1]), &SHAPE, &BTreeSet::new()), None);
+        let tree = levels(&[&two[..], &[(6, table(3, 50, (9, 9))), (6, table(4, 50, (21, 30)))]].concat());
+        let task = pick(&tree, &SHAPE, &BTreeSet::new()).unwrap();
+        assert_eq!((task.inputs, task.output), (vec![2, 1, 3], 6));
+        assert_eq!(pick(&tree, &SHAPE, &BTreeSet::from([3])), None);
+    }
+
+    #[test]
+    fn targets_follow_the_last_level() {
+        let tree = levels(&[(6, table(1, 5_000, (0, 9)))]);
+        let targets = Targets::new(&tree, &SHAPE);
+        assert_eq!((targets.base, &targets.bytes[4..]), (4, &[100, 500, 5_000][..]));
+        assert_eq!(Targets::new(&Levels::new(), &SHAPE).base, 6);
+        assert_eq!([3, 4, 5, 6].map(|l| targets.table_size(l, &SHAPE)), [20, 20, 40, 80]);
+    }
+
+    #[test]
+    fn a_full_level_gives_the_table_that_drags_least() {
+        let tree = levels(&[
+            (5, table(1, 300, (0, 9))),
+            (5, table(2, 300, (10, 19))),
+            (6, table(3, 4_000, (5, 12))),
+            (6, table(4, 1_000, (13, 19))),
+        ]);
+        let task = pick(&tree, &SHAPE, &BTreeSet::new()).unwrap();
+        assert_eq!((task.inputs.clone(), task.output), (vec![1, 3], 6));
+        assert!(!task.moves);
+        // Its input is at work: the other table would drag the same one along.
+        assert_eq!(pick(&tree, &SHAPE, &BTreeSet::from([3])), None);
+    }
+
+    #[test]
+    fn a_table_that_overlaps_nothing_moves() {
+        let tree = |deletes| {
+            let free = TableMeta { deletes, ..table(3, 60, (20, 21)) };
+            levels(&[(5, table(2, 50, (0, 9))), (5, free), (6, table(4, 1_000, (0, 9)))])
+        };
+        let task = pick(&tree(0), &SHAPE, &BTreeSet::new()).unwrap();
+        assert_eq!((task.inputs.clone(), task.output), (vec![3], 6));
+        // Its deletes have nothing left to hide: it is written again without them.
+        assert!(!pick(&tree(1), &SHAPE, &BTreeSet::new()).unwrap().moves);
+        assert!(task.moves);
+    }
+
+    #[test]
+    fn garbage_in_the_value_log_is_collected_table_by_table() {
+        let pointing = |number, keys, bytes| TableMeta { values: [(9, bytes)].into(), ..table(number, 10, keys) };
+        let tree = levels(&[(6, pointing(1, (0, 3), 20)), (6, pointing(2, (4, 7), 20))]);
+        let of = |size| tree.apply(&Edit { add_values: vec![(9, size)], ..Edit::default() }).unwrap();
+        assert_eq!(pick(&of(79), &SHAPE, &BTreeSet::new()), None);
+        let task = pick(&of(80), &SHAPE, &BTreeSet::new()).unwrap();
+        assert_eq!((task.inputs, task.output, task.collect), (vec![1], 6, BTreeSet::from([9])));
+        assert_eq!(pick(&of(80), &SHAPE, &BTreeSet::from([1])).unwrap().inputs, [2]);
+    }
+}

@@ -1,0 +1,342 @@
+//! Reading a table: by key, and in order.
+
+use super::super::cursor::Cursor;
+use super::super::entry::Tag;
+use super::super::version::TableMeta;
+use super::block::{Block, BlockCursor, Nonsense};
+use super::builder::footer_crc;
+use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, decompress, filter, path};
+use crate::codec::{read_u32, read_varint};
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs, read_full_at};
+use quick_cache::sync::Cache;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What was read of tables, as long as it fits.
+#[derive(Debug)]
+pub(in crate::lsm) struct Caches {
+    blocks: Cache<(u64, u64), Arc<Block>, Weights, foldhash::fast::FixedState>,
+    indexes: Cache<u64, Arc<Directory>, Weights, foldhash::fast::FixedState>,
+}
+
+#[derive(Clone, Debug)]
+struct Weights;
+
+impl quick_cache::Weighter<(u64, u64), Arc<Block>> for Weights {
+    fn weight(&self, _: &(u64, u64), block: &Arc<Block>) -> u64 {
+        block.memory() as u64 + 64
+    }
+}
+
+impl quick_cache::Weighter<u64, Arc<Directory>> for Weights {
+    fn weight(&self, _: &u64, found: &Arc<Directory>) -> u64 {
+        (found.index.memory() + found.filter.capacity()) as u64 + 64
+    }
+}
+
+impl Caches {
+    /// Caches of so many bytes each.
+    pub(in crate::lsm) fn new(blocks: u64, indexes: u64) -> Self {
+        let hash = foldhash::fast::FixedState::default;
+        let items = |bytes: u64, each: u64| (bytes / each).clamp(16, 1 << 20) as usize;
+        Self {
+            blocks: Cache::with(items(blocks, 4096), blocks, Weights, hash(), Default::default()),
+            indexes: Cache::with(items(indexes, 64 << 10), indexes, Weights, hash(), Default::default()),
+        }
+    }
+
+    /// Changes how much they hold, in bytes.
+    pub(in crate::lsm) fn resize(&self, blocks: u64, indexes: u64) {
+        self.blocks.set_capacity(blocks);
+        self.indexes.set_capacity(indexes);
+    }
+
+    /// Hits and misses of blocks, and bytes held by blocks and by indexes.
+    pub(in crate::lsm) fn usage(&self) -> (u64, u64, u64, u64) {
+        (self.blocks.hits(), self.blocks.misses(), self.blocks.weight(), self.indexes.weight())
+    }
+}
+
+/// Where the blocks of a table lie, and which keys it does not hold.
+#[derive(Debug)]
+pub(super) struct Directory {
+    index: Arc<Block>,
+    filter: Vec<u8>,
+}
+
+/// A table's file.
+#[derive(Debug)]
+pub(in crate::lsm) struct Table {
+    pub(in crate::lsm) meta: TableMeta,
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    file: OnceLock<Arc<dyn File>>,
+    caches: Arc<Caches>,
+    retired: AtomicBool,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if self.retired.load(Ordering::Acquire) {
+            self.caches.indexes.remove(&self.meta.number);
+            // What stays is removed when the store is opened next: the manifest does not name it.
+            let _ = self.fs.remove(&self.path);
+        }
+    }
+}
+
+impl Table {
+    /// The file goes when its last reader is done.
+    pub(in crate::lsm) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub(in crate::lsm) fn new(fs: Arc<dyn Fs>, dir: &Path, meta: TableMeta, caches: Arc<Caches>) -> Self {
+        Self { path: path(dir, meta.number), meta, fs, file: OnceLock::new(), caches, retired: AtomicBool::new(false) }
+    }
+
+    fn file(&self) -> Result<&Arc<dyn File>> {
+        match self.file.get() {
+            Some(file) => Ok(file),
+            None => {
+                let file = self.fs.open(&self.path).map_err(|e| Error::io("open", &self.path, e))?;
+                Ok(self.file.get_or_init(|| file))
+            }
+        }
+    }
+
+    fn corrupt(&self, offset: u64, what: impl Into<String>) -> Error {
+        Error::Corrupt {
+            file: self.path.clone(),
+            offset,
+            what: what.into(),
+            remedy: "open it with salvage to keep what is intact".to_owned(),
+        }
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let got = read_full_at(&**self.file()?, &mut bytes, offset).map_err(|e| Error::io("read", &self.path, e))?;
+        if got < len {
+            return Err(self.corrupt(offset, format!("{len} bytes should lie here and {got} do")));
+        }
+        Ok(bytes)
+    }
+
+    /// The contents of a block, checked.
+    fn contents(&self, handle: Handle) -> Result<Vec<u8>> {
+        let Handle { offset, len } = handle;
+        if offset + u64::from(len) + TRAILER as u64 > self.meta.size {
+            return Err(self.corrupt(offset, "a block that lies outside its file"));
+        }
+        let mut bytes = self.read(offset, len as usize + TRAILER)?;
+        let compression = bytes[len as usize];
+        let crc = read_u32(&bytes, len as usize + 1);
+        bytes.truncate(len as usize);
+        if crc != Some(block_crc(&bytes, compression, self.meta.number, offset)) {
+            return Err(self.corrupt(offset, "the checksum of a block does not match"));
+        }
+        decompress(compression, bytes).map_err(|why| self.corrupt(offset, why))
+    }
+
+    fn load_block(&self, handle: Handle) -> Result<Arc<Block>> {
+        let block = Block::new(self.contents(handle)?).ok_or_else(|| self.nonsense(handle.offset))?;
+        Ok(Arc::new(block))
+    }
+
+    fn nonsense(&self, offset: u64) -> Error {
+        self.corrupt(offset, "a block whose checksum holds but whose entries make no sense")
+    }
+
+    fn block(&self, handle: Handle, keep: bool) -> Result<Arc<Block>> {
+        let key = (self.meta.number, handle.offset);
+        if let Some(block) = self.caches.blocks.get(&key) {
+            return Ok(block);
+        }
+        let block = self.load_block(handle)?;
+        if keep {
+            self.caches.blocks.insert(key, Arc::clone(&block));
+        }
+        Ok(block)
+    }
+
+    fn directory(&self) -> Result<Arc<Directory>> {
+        if let Some(found) = self.caches.indexes.get(&self.meta.number) {
+            return Ok(found);
+        }
+        let at = self.meta.size.saturating_sub(FOOTER as u64);
+        let footer = self.read(at, FOOTER)?;
+        let (handles, rest) = footer.split_at(24);
+        if read_u32(rest, 0) != Some(footer_crc(handles, self.meta.number)) || !rest.ends_with(MAGIC) {
+            return Err(self.corrupt(at, "the footer of the table does not match its checksum"));
+        }
+        let handle = |bytes: &[u8]| Handle {
+            offset: bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b)),
+            len: read_u32(bytes, 8).unwrap_or_default(),
+        };
+        let index = self.load_block(handle(handles))?;
+        let filter = self.contents(handle(&handles[12..]))?;
+        let found = Arc::new(Directory { index, filter });
+        self.caches.indexes.insert(self.meta.number, Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// Shows the newest version of a key that is not above `tag`, if the table has one.
+    pub(in crate::lsm) fn get<R>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        tag: Tag,
+        look: impl FnOnce(Tag, &[u8]) -> R,
+    ) -> Result<Option<R>> {
+        let found = self.directory()?;
+        if !filter::may_hold(&found.filter, hash) {
+            return Ok(None);
+        }
+        let mut index = BlockCursor::new(Arc::clone(&found.index));
+        index.seek(key, tag).map_err(|Nonsense| self.nonsense(0))?;
+        let Some((_, _, stored)) = index.current() else { return Ok(None) };
+        let handle = self.handle(stored)?;
+        let mut cursor = BlockCursor::new(self.block(handle, true)?);
+        cursor.seek(key, tag).map_err(|Nonsense| self.nonsense(handle.offset))?;
+        Ok(match cursor.current() {
+            Some((found, tag, stored)) if found == key => Some(look(tag, stored)),
+            _ => None,
+        })
+    }
+
+    fn handle(&self, stored: &[u8]) -> Result<Handle> {
+        let read = || {
+            let (offset, at) = read_varint(stored)?;
+            let (len, _) = read_varint(&stored[at..])?;
+            Some(Handle { offset, len: u32::try_from(len).ok()? })
+        };
+        read().ok_or_else(|| self.corrupt(0, "an index entry without a place"))
+    }
+
+    /// Reads and checks everything.
+    pub(in crate::lsm) fn check(self: &Arc<Self>) -> Result<()> {
+        let mut cursor = TableCursor::new(Arc::clone(self), false);
+        let mut entries = 0;
+        let mut last: Option<(Vec<u8>, Tag)> = None;
+        cursor.first()?;
+        while let Some((key, tag, _)) = cursor.current() {
+            if let Some((before, newer)) = &last
+                && super::super::entry::order((before, *newer), (key, tag)) != std::cmp::Ordering::Less
+            {
+                return Err(self.corrupt(0, "versions out of order"));
+            }
+            last = Some((key.to_vec(), tag));
+            entries += 1;
+            cursor.next()?;
+        }
+        if entries != self.meta.entries {
+            return Err(self.corrupt(0, format!("{entries} versions, and the manifest says {}", self.meta.entries)));
+        }
+        Ok(())
+    }
+}
+
+/// A place in a table.
+#[derive(Debug)]
+pub(in crate::lsm) struct TableCursor {
+    table: Arc<Table>,
+    index: Option<BlockCursor>,
+    block: Option<BlockCursor>,
+    /// Whether blocks that are read for it stay in the cache.
+    keep: bool,
+}
+
+impl TableCursor {
+    /// Nowhere in the table yet.
+    pub(in crate::lsm) fn new(table: Arc<Table>, keep: bool) -> Self {
+        Self { table, index: None, block: None, keep }
+    }
+
+    /// Enters the block that the index points to.
+    fn enter(&mut self) -> Result<bool> {
+        let Some((_, _, stored)) = self.index.as_ref().and_then(BlockCursor::current) else {
+            self.block = None;
+            return Ok(false);
+        };
+        let handle = self.table.handle(stored)?;
+        let block = self.table.block(handle, self.keep)?;
+        match &mut self.block {
+            Some(cursor) => cursor.reset(block),
+            none => *none = Some(BlockCursor::new(block)),
+        }
+        Ok(true)
+    }
+
+    /// Moves in the index.
+    fn turn(&mut self, step: impl FnOnce(&mut BlockCursor) -> std::result::Result<(), Nonsense>) -> Result<bool> {
+        if self.index.is_none() {
+            self.index = Some(BlockCursor::new(Arc::clone(&self.table.directory()?.index)));
+        }
+        if let Some(index) = &mut self.index {
+            step(index).map_err(|Nonsense| self.table.nonsense(0))?;
+        }
+        self.enter()
+    }
+
+    /// Moves in the block; whether it has something there.
+    fn step(&mut self, step: impl FnOnce(&mut BlockCursor) -> std::result::Result<(), Nonsense>) -> Result<bool> {
+        let Some(block) = &mut self.block else { return Ok(false) };
+        step(block).map_err(|Nonsense| self.table.nonsense(0))?;
+        Ok(block.current().is_some())
+    }
+}
+
+impl Cursor for TableCursor {
+    fn first(&mut self) -> Result<()> {
+        if self.turn(BlockCursor::first)? {
+            self.step(BlockCursor::first)?;
+        }
+        Ok(())
+    }
+
+    fn last(&mut self) -> Result<()> {
+        if self.turn(BlockCursor::last)? {
+            self.step(BlockCursor::last)?;
+        }
+        Ok(())
+    }
+
+    fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()> {
+        // The index names the last version of each block: the first at or behind the sought one is its block's.
+        if self.turn(|index| index.seek(key, tag))? {
+            self.step(|block| block.seek(key, tag))?;
+        }
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
+        if !self.turn(|index| index.seek(key, tag))? {
+            return self.last();
+        }
+        if !self.step(|block| block.seek_before(key, tag))? && self.turn(BlockCursor::prev)? {
+            self.step(BlockCursor::last)?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        if !self.step(BlockCursor::next)? && self.turn(BlockCursor::next)? {
+            self.step(BlockCursor::first)?;
+        }
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        if !self.step(BlockCursor::prev)? && self.turn(BlockCursor::prev)? {
+            self.step(BlockCursor::last)?;
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
+        self.block.as_ref()?.current()
+    }
+}

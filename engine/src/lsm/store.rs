@@ -1,0 +1,754 @@
+//! The store: opening, writing, and the work behind the writer's back, one step at a time.
+//!
+//! Writers take turns: a turn numbers the write, appends it to the log and puts it into the memtable; waiting for
+//! the device comes after the turn, so that many share a sync. Readers take no lock: they load a [`View`].
+//!
+//! **Invariant:** the order of sequence numbers is the order of the log. A number is visible only when all up to it
+//! are in the memtable.
+
+use super::compaction::{self, Place, Rules, Written};
+use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
+use super::entry::{Changes, Tag};
+use super::manifest::{self, Manifest};
+use super::options::Options;
+use super::pick::{self, Shape, Task};
+use super::sstable::{self, Caches, TableCursor};
+use super::value_log::{self, Pointer};
+use super::version::{Edit, Version};
+use super::view::View;
+use super::wal::{self, Memory};
+use crate::background::{self, Bell, Workers};
+use crate::error::{Error, Result};
+use crate::fs::{Fs, Lock, LockOutcome};
+use crate::log::Cut;
+use crate::sync_policy::{Durability, SyncPolicy};
+use arc_swap::ArcSwap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// How long a write rests for each table of level 0 too many.
+const SLOW: Duration = Duration::from_micros(50);
+/// How long a stalled write waits before it looks again.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What all handles of an open store share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) dir: PathBuf,
+    pub(super) options: Options,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) caches: Arc<Caches>,
+    writer: Mutex<Writer>,
+    view: ArcSwap<View>,
+    visible: AtomicU64,
+    /// Sequence numbers of open snapshots and how many have each.
+    snapshots: Mutex<BTreeMap<u64, usize>>,
+    manifest: Mutex<Manifest>,
+    /// Tables that a compaction is at work on.
+    busy: Mutex<BTreeSet<u64>>,
+    flushing: Mutex<()>,
+    numbers: AtomicU64,
+    /// Memtables whose log is no longer written and may not be synced yet, from the oldest.
+    older: Mutex<Vec<Arc<Memory>>>,
+    older_count: AtomicUsize,
+    poison: OnceLock<Error>,
+    stopping: AtomicBool,
+    timer: Mutex<Timer>,
+    /// Rings when there is work, and when work was done.
+    pub(super) bell: Bell,
+    pub(super) counts: Counts,
+    pub(super) cut: Option<(PathBuf, Cut)>,
+    background_error: Mutex<Option<Error>>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// Whose turn it is to write.
+#[derive(Debug)]
+struct Writer {
+    memory: Arc<Memory>,
+    next_seq: u64,
+}
+
+/// When flush and sync last happened, since the store was opened.
+#[derive(Debug, Default)]
+struct Timer {
+    flushed: Duration,
+    clean: Duration,
+}
+
+/// What the store has done since it was opened.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) flushes: AtomicU64,
+    pub(super) compactions: AtomicU64,
+    pub(super) collections: AtomicU64,
+    pub(super) stalls: AtomicU64,
+    pub(super) slowed: AtomicU64,
+    /// Bytes that writes brought.
+    pub(super) written: AtomicU64,
+    /// Bytes that flushes wrote into tables and value log files.
+    pub(super) flushed: AtomicU64,
+    /// Bytes that compactions wrote into them.
+    pub(super) compacted: AtomicU64,
+}
+
+impl Core {
+    pub(super) fn open(dir: &Path, options: Options) -> Result<Arc<Self>> {
+        options.check()?;
+        let fs = Arc::clone(&options.fs);
+        fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        let lock = take_lock(&*fs, dir)?;
+        let names = Names::read(&*fs, dir)?;
+        let caches = Arc::new(Caches::new(options.block_cache, options.index_cache));
+        if !names.manifest {
+            create(&*fs, dir, &names)?;
+        }
+        let manifest = Manifest::open(&*fs, dir)?;
+        let names = names.or_created(manifest.levels.log);
+        names.check(dir, &manifest)?;
+        names.remove_orphans(&*fs, dir, &manifest)?;
+        let flushed = manifest.levels.all().map(|t| t.max_seq).max().unwrap_or(0);
+        let segments: Vec<u64> = names.logs.iter().copied().filter(|n| *n >= manifest.levels.log).collect();
+        let mut recovered = wal::recover(&*fs, dir, &segments, flushed)?;
+        if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
+            // What survived a killed process may be in the kernel only; show nothing that power loss could take back.
+            for Memory { log, .. } in &recovered.memories {
+                if log.synced_through() < log.written_through() { log.sync_step() } else { log.sync_again() }?;
+            }
+        }
+        let numbers = manifest.levels.next.max(names.greatest() + 1);
+        let Some(active) = recovered.memories.pop().map(Arc::new) else {
+            return Err(missing(dir, &wal::file_name(manifest.levels.log)));
+        };
+        let older: Vec<_> = recovered.memories.into_iter().map(Arc::new).collect();
+        let version = Version::new(manifest.levels.clone(), None, &fs, dir, &caches);
+        let view =
+            View { active: Arc::clone(&active), immutable: older.iter().rev().cloned().collect(), version: Arc::new(version) };
+        Ok(Arc::new(Self {
+            dir: dir.to_owned(),
+            writer: Mutex::new(Writer { memory: active, next_seq: recovered.max_seq + 1 }),
+            view: ArcSwap::from_pointee(view),
+            visible: AtomicU64::new(recovered.max_seq),
+            snapshots: Mutex::default(),
+            manifest: Mutex::new(manifest),
+            busy: Mutex::default(),
+            flushing: Mutex::default(),
+            numbers: AtomicU64::new(numbers),
+            older_count: AtomicUsize::new(older.len()),
+            older: Mutex::new(older),
+            poison: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            timer: Mutex::default(),
+            bell: Bell::default(),
+            counts: Counts::default(),
+            cut: recovered.cut,
+            background_error: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+            fs,
+            caches,
+            options,
+        }))
+    }
+
+    /// What readers see now.
+    pub(super) fn view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// The sequence number up to which everything is visible. To be asked after the view was loaded: then the
+    /// view holds all of it that was there when the reader began.
+    pub(super) fn visible(&self) -> u64 {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    /// Fails when the store is poisoned or closed.
+    pub(super) fn check(&self) -> Result<()> {
+        self.poison.get().map_or(Ok(()), |e| Err(e.clone()))
+    }
+
+    /// Makes several changes that happen together or not at all. `admit` is asked in the writer's turn whether
+    /// they still may; it gets the number that they would begin with.
+    pub(super) fn write(
+        &self,
+        changes: &mut Changes,
+        level: Durability,
+        admit: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<u64> {
+        let level = self.options.sync.raise(level);
+        let (memory, position, last) = loop {
+            let mut writer = lock(&self.writer);
+            self.check()?;
+            if writer.memory.table.bytes() >= self.options.memtable_size || self.is_crowded() {
+                if let Some(seen) = self.wants_room() {
+                    drop(writer);
+                    self.make_room(seen)?;
+                    continue;
+                }
+                if writer.memory.table.bytes() >= self.options.memtable_size {
+                    self.rotate(&mut writer)?;
+                }
+            }
+            admit(writer.next_seq)?;
+            if changes.len() == 0 {
+                // Nothing to write, but a promise to keep: what was seen is as durable as was asked.
+                let position = if level == Durability::Async { 0 } else { self.settled(&writer.memory)? };
+                break (Arc::clone(&writer.memory), position, writer.next_seq - 1);
+            }
+            let first = writer.next_seq;
+            let last = first + u64::from(changes.len()) - 1;
+            let body = changes.number(first);
+            self.counts.written.fetch_add(body.len() as u64, Ordering::Relaxed);
+            let log = &writer.memory.log;
+            let position = match level {
+                Durability::Async => log.submit_unwaited(b'W', body).map(|()| 0),
+                Durability::Write | Durability::Sync => log.append(b'W', body),
+            };
+            let position = position.map_err(|e| self.note_poison(e))?;
+            for (seq, (kind, key, stored)) in (first..).zip(changes.iter()) {
+                writer.memory.table.insert(key, kind.tag(seq), stored);
+            }
+            writer.next_seq = last + 1;
+            self.visible.store(last, Ordering::Release);
+            break (Arc::clone(&writer.memory), position, last);
+        };
+        if level == Durability::Sync {
+            self.sync_through(&memory, position)?;
+        }
+        Ok(last)
+    }
+
+    /// Puts what is pending into the kernel; the position to which the log is written then.
+    fn settled(&self, memory: &Memory) -> Result<u64> {
+        memory.log.commit_step().map_err(|e| self.note_poison(e))?;
+        Ok(memory.log.written_through())
+    }
+
+    /// Whether level 0 slows writes down.
+    fn is_crowded(&self) -> bool {
+        self.view.load().version.levels.tables[0].len() >= self.options.level0_slow
+    }
+
+    /// Whether the writer has to wait for a flush or a compaction; the bell's count to wait from.
+    fn wants_room(&self) -> Option<u64> {
+        let seen = self.bell.count();
+        let view = self.view.load();
+        let level0 = view.version.levels.tables[0].len();
+        let full = view.active.table.bytes() >= self.options.memtable_size;
+        let stalled = level0 >= self.options.level0_stall || (full && view.immutable.len() + 1 >= self.options.memtables);
+        if !stalled && self.options.background && level0 >= self.options.level0_slow {
+            self.counts.slowed.fetch_add(1, Ordering::Relaxed);
+            background::pause(SLOW * (level0 - self.options.level0_slow + 1) as u32);
+        }
+        stalled.then_some(seen)
+    }
+
+    /// Waits for room, or makes it if no worker does.
+    fn make_room(&self, seen: u64) -> Result<()> {
+        self.counts.stalls.fetch_add(1, Ordering::Relaxed);
+        if !self.options.background {
+            return self.step().map(drop);
+        }
+        lock(&self.background_error).take().map_or(Ok(()), Err)?;
+        self.bell.wait(seen, PATIENCE);
+        lock(&self.background_error).take().map_or(Ok(()), Err)
+    }
+
+    /// Begins a memtable and its segment.
+    fn rotate(&self, writer: &mut Writer) -> Result<()> {
+        self.settled(&writer.memory)?;
+        let number = self.number();
+        let begun = wal::begin(&*self.fs, &self.dir, number, writer.next_seq, Some(&writer.memory));
+        let fresh = match begun {
+            Ok(fresh) => Arc::new(fresh),
+            // It never got its name.
+            Err(e @ Error::Full { .. }) => return Err(e),
+            Err(e) => return Err(self.stop(e)),
+        };
+        let old = std::mem::replace(&mut writer.memory, Arc::clone(&fresh));
+        {
+            let mut older = lock(&self.older);
+            older.push(Arc::clone(&old));
+            self.older_count.store(older.len(), Ordering::Release);
+        }
+        self.view.rcu(|view| {
+            let immutable = std::iter::once(&old).chain(&view.immutable).cloned().collect();
+            View { active: Arc::clone(&fresh), immutable, version: Arc::clone(&view.version) }
+        });
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Waits until a position of a memtable's log is on the device, and everything before it.
+    fn sync_through(&self, memory: &Memory, position: u64) -> Result<()> {
+        self.sync_older(memory.number)?;
+        memory.log.wait_synced(position).map_err(|e| self.note_poison(e))
+    }
+
+    /// Syncs the segments before this one.
+    fn sync_older(&self, number: u64) -> Result<()> {
+        if self.older_count.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let mut older = lock(&self.older);
+        while let Some(memory) = older.first().filter(|m| m.number < number) {
+            memory.log.sync_step().map_err(|e| self.note_poison(e))?;
+            older.remove(0);
+            self.older_count.store(older.len(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Puts every `Async` write into the kernel; under `always` onto the device.
+    pub(super) fn flush_log(&self) -> Result<()> {
+        self.check()?;
+        let memory = Arc::clone(&lock(&self.writer).memory);
+        let position = self.settled(&memory)?;
+        if self.options.sync == SyncPolicy::Always { self.sync_through(&memory, position) } else { Ok(()) }
+    }
+
+    /// Makes everything durable that was written before.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.check()?;
+        let memory = Arc::clone(&lock(&self.writer).memory);
+        let position = self.settled(&memory)?;
+        self.sync_through(&memory, position)
+    }
+
+    pub(super) fn flush_due(&self, now: Duration) -> Result<Duration> {
+        let next = lock(&self.timer).flushed + self.options.flush_interval;
+        if now < next {
+            return Ok(next);
+        }
+        lock(&self.timer).flushed = now;
+        self.flush_log()?;
+        Ok(now + self.options.flush_interval)
+    }
+
+    /// Syncs when the interval says so. The oldest unsynced write cannot be older than the last moment at which
+    /// the log was clean.
+    pub(super) fn sync_due(&self, now: Duration) -> Result<Duration> {
+        let SyncPolicy::Interval(interval) = self.options.sync else {
+            return Ok(now + Duration::from_millis(100));
+        };
+        let clean = lock(&self.timer).clean;
+        if !self.options.sync.due(Some(clean), now) {
+            return Ok(clean + interval);
+        }
+        lock(&self.timer).clean = now;
+        let view = self.view.load_full();
+        let log = &view.active.log;
+        if self.older_count.load(Ordering::Acquire) > 0 || log.written_through() > log.synced_through() {
+            self.check()?;
+            self.sync_through(&view.active, log.written_through())?;
+        }
+        Ok(now + interval)
+    }
+
+    /// One step of what is due: a flush, a compaction or a collection. Whether there was any.
+    pub(super) fn step(&self) -> Result<bool> {
+        self.check()?;
+        let done = match self.flush_one() {
+            Ok(false) => self.compact_one(pick::pick),
+            other => other,
+        };
+        done.map_err(|e| self.settle_background(e))
+    }
+
+    /// Flushes the oldest memtable that is full; whether there was one.
+    pub(super) fn flush_one(&self) -> Result<bool> {
+        let Ok(_one) = self.flushing.try_lock() else { return Ok(false) };
+        let view = self.view.load_full();
+        let Some(memory) = view.immutable.last() else { return Ok(false) };
+        let newer = view.immutable.iter().rev().nth(1).unwrap_or(&view.active);
+        let mut source = Merge::new(vec![Box::new(MemtableCursor::new(Arc::clone(memory)))], Direction::Forward);
+        source.place(|cursor| cursor.first())?;
+        let seen = self.boundaries();
+        let collect = BTreeSet::new();
+        let rules = Rules {
+            seen: &seen,
+            is_last: &|_| false,
+            now: self.options.clock.now(),
+            collect: &collect,
+            table_size: u64::MAX,
+            read: &|_, _, _| Ok(Vec::new()),
+        };
+        let written = self.build(&mut source, &rules)?;
+        self.counts.flushed.fetch_add(bytes_of(&written), Ordering::Relaxed);
+        let add = written.tables.into_iter().map(|table| (0, table)).collect();
+        let edit = Edit { add, add_values: written.values, log: Some(newer.number), ..Edit::default() };
+        self.install(edit, Some(memory.number))?;
+        {
+            let mut older = lock(&self.older);
+            older.retain(|m| m.number != memory.number);
+            self.older_count.store(older.len(), Ordering::Release);
+        }
+        self.counts.flushes.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(wal::file_name(memory.number));
+        self.fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+        Ok(true)
+    }
+
+    /// Picks a compaction and makes it; whether there was one.
+    pub(super) fn compact_one(
+        &self,
+        pick: impl FnOnce(&super::version::Levels, &Shape, &BTreeSet<u64>) -> Option<Task>,
+    ) -> Result<bool> {
+        let (task, version) = {
+            let mut busy = lock(&self.busy);
+            let version = Arc::clone(&self.view.load().version);
+            let Some(task) = pick(&version.levels, &Shape::of(&self.options), &busy) else { return Ok(false) };
+            busy.extend(&task.inputs);
+            (task, version)
+        };
+        let done = self.compact(&task, &version);
+        let mut busy = lock(&self.busy);
+        busy.retain(|number| !task.inputs.contains(number));
+        done.map(|()| true)
+    }
+
+    fn compact(&self, task: &Task, version: &Version) -> Result<()> {
+        let inputs: Vec<_> = version.tables.iter().flatten().filter(|t| task.inputs.contains(&t.meta.number)).collect();
+        if task.moves {
+            let add = inputs.iter().map(|t| (task.output, t.meta.clone())).collect();
+            return self.install(Edit { add, remove: task.inputs.clone(), ..Edit::default() }, None);
+        }
+        let cursor = |t: &&Arc<sstable::Table>| Box::new(TableCursor::new(Arc::clone(t), false)) as Box<dyn Cursor + Send>;
+        let mut source = Merge::new(inputs.iter().map(cursor).collect(), Direction::Forward);
+        source.place(|cursor| cursor.first())?;
+        let seen = self.boundaries();
+        let is_last = |key: &[u8]| task.output > 0 && !version.levels.is_below(task.output, key);
+        let rules = Rules {
+            seen: &seen,
+            is_last: &is_last,
+            now: self.options.clock.now(),
+            collect: &task.collect,
+            table_size: task.table_size,
+            read: &|pointer, key, tag| self.value(version, pointer, key, tag),
+        };
+        let written = self.build(&mut source, &rules)?;
+        self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
+        let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let add = written.tables.into_iter().map(|table| (task.output, table)).collect();
+        let edit = Edit { add, remove: task.inputs.clone(), add_values: written.values, ..Edit::default() };
+        self.install(edit, None)
+    }
+
+    fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>) -> Result<Written> {
+        let place = Place {
+            fs: &*self.fs,
+            dir: &self.dir,
+            options: &self.options,
+            number: &|| self.number(),
+            stopped: &|| self.stopping.load(Ordering::Relaxed),
+        };
+        compaction::write(source, rules, &place)
+    }
+
+    /// The value that a version in a table points to.
+    pub(super) fn value(&self, version: &Version, pointer: Pointer, key: &[u8], tag: Tag) -> Result<Vec<u8>> {
+        match version.values.get(&pointer.file) {
+            Some(file) => file.read(pointer, key, tag),
+            None => Err(missing(&self.dir, &value_log::file_name(pointer.file))),
+        }
+    }
+
+    /// Makes an edit durable and shows it to readers.
+    fn install(&self, mut edit: Edit, flushed: Option<u64>) -> Result<()> {
+        let mut manifest = lock(&self.manifest);
+        self.check()?;
+        edit.next = Some(self.numbers.load(Ordering::Acquire));
+        // Value log files that no table points to any more go with the edit that takes the last pointer.
+        let after = manifest.levels.apply(&edit).map_err(|why| edit_refused(&self.dir, why))?;
+        edit.remove_values = after.live_values().into_iter().filter(|(_, live)| *live == 0).map(|(number, _)| number).collect();
+        manifest.apply(&*self.fs, &edit)?;
+        let before = Arc::clone(&self.view.load().version);
+        let version = Arc::new(Version::new(manifest.levels.clone(), Some(&before), &self.fs, &self.dir, &self.caches));
+        version.retire(&before);
+        self.view.rcu(|view| {
+            let immutable = view.immutable.iter().filter(|m| Some(m.number) != flushed).cloned().collect();
+            View { active: Arc::clone(&view.active), immutable, version: Arc::clone(&version) }
+        });
+        drop(manifest);
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Sequence numbers that somebody may read at, ascending.
+    fn boundaries(&self) -> Vec<u64> {
+        let snapshots = lock(&self.snapshots);
+        let mut seen: Vec<u64> = snapshots.keys().copied().chain([self.visible()]).collect();
+        seen.dedup();
+        seen
+    }
+
+    /// Keeps what is visible now from being compacted away.
+    pub(super) fn hold(&self) -> u64 {
+        let mut snapshots = lock(&self.snapshots);
+        let seq = self.visible();
+        *snapshots.entry(seq).or_default() += 1;
+        seq
+    }
+
+    pub(super) fn release(&self, seq: u64) {
+        let mut snapshots = lock(&self.snapshots);
+        if let Some(count) = snapshots.get_mut(&seq) {
+            *count -= 1;
+            if *count == 0 {
+                snapshots.remove(&seq);
+            }
+        }
+    }
+
+    /// Ends the memtable that is written and flushes all.
+    pub(super) fn flush(&self) -> Result<()> {
+        {
+            let mut writer = lock(&self.writer);
+            self.check()?;
+            if !writer.memory.table.is_empty() {
+                self.rotate(&mut writer)?;
+            }
+        }
+        while !self.view.load().immutable.is_empty() {
+            self.check()?;
+            let seen = self.bell.count();
+            if !self.flush_one().map_err(|e| self.settle_background(e))? {
+                // A worker is at it.
+                self.bell.wait(seen, PATIENCE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes, then merges everything into one level, dropping what nobody can see any more.
+    pub(super) fn compact_all(&self) -> Result<()> {
+        self.flush()?;
+        loop {
+            self.check()?;
+            let seen = self.bell.count();
+            let done = self.compact_one(pick::everything).map_err(|e| self.settle_background(e))?;
+            if done || self.view.load().version.levels.all().next().is_none() {
+                return Ok(());
+            }
+            // Another compaction has some of the tables.
+            self.bell.wait(seen, PATIENCE);
+        }
+    }
+
+    /// What a failure in the background means for the store: a failed sync poisons it, the rest is tried again.
+    fn settle_background(&self, e: Error) -> Error {
+        match e {
+            Error::Io { op: "sync", .. } | Error::Poisoned { .. } | Error::Corrupt { .. } => self.stop(e),
+            e => e,
+        }
+    }
+
+    /// Stops the store for good.
+    fn stop(&self, e: Error) -> Error {
+        let error = match e {
+            Error::Io { op, path, source } => Error::Poisoned { path, op, source },
+            e => e,
+        };
+        let error = self.poison.get_or_init(|| error).clone();
+        self.bell.ring();
+        error
+    }
+
+    fn note_poison(&self, e: Error) -> Error {
+        if matches!(e, Error::Poisoned { .. }) { self.stop(e) } else { e }
+    }
+
+    fn note(&self, e: Error) {
+        *lock(&self.background_error) = Some(e);
+        self.bell.ring();
+    }
+
+    pub(super) fn background_error(&self) -> Option<String> {
+        let last = lock(&self.background_error).as_ref().map(ToString::to_string);
+        last.or_else(|| self.poison.get().map(ToString::to_string))
+    }
+
+    /// A clean end: everything on the device, and a mark that says so.
+    pub(super) fn close(&self) -> Result<()> {
+        self.stopping.store(true, Ordering::Release);
+        let outcome = self.finish();
+        self.poison.get_or_init(|| Error::Closed { path: self.dir.clone() });
+        drop(lock(&self.lock).take());
+        outcome
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.check()?;
+        let memory = Arc::clone(&lock(&self.writer).memory);
+        self.settled(&memory)?;
+        if memory.log.stats().records > 0 || self.older_count.load(Ordering::Acquire) > 0 {
+            self.sync_through(&memory, memory.log.written_through())?;
+        }
+        if memory.log.mark_is_due() {
+            memory.log.submit_unwaited(b'M', b"")?;
+        }
+        memory.log.close()?;
+        lock(&self.manifest).close()
+    }
+}
+
+/// Threads that do what is due: one flushes and one syncs the log on time, the others flush memtables and compact.
+pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
+    type Timed = fn(&Core, Duration) -> Result<Duration>;
+    let timed: [(Timed, Duration); 2] =
+        [(Core::flush_due, core.options.flush_interval), (Core::sync_due, Duration::from_millis(100))];
+    let mut workers = Workers::new();
+    for (task, patience) in timed {
+        let core = Arc::downgrade(core);
+        workers.start(move |now| {
+            let core = core.upgrade()?;
+            Some(task(&core, now).unwrap_or_else(|e| {
+                core.note(e);
+                now + patience
+            }))
+        });
+    }
+    for _ in 0..core.options.compactors {
+        let (core, bell) = (Arc::downgrade(core), core.bell.clone());
+        workers.start(move |now| {
+            let strong = core.upgrade()?;
+            if strong.stopping.load(Ordering::Acquire) || strong.poison.get().is_some() {
+                return None;
+            }
+            let seen = strong.bell.count();
+            match strong.step() {
+                Ok(true) => {}
+                Ok(false) => {
+                    drop(strong);
+                    bell.wait(seen, PATIENCE);
+                }
+                Err(e) => {
+                    strong.note(e);
+                    drop(strong);
+                    background::pause(PATIENCE);
+                }
+            }
+            Some(now)
+        });
+    }
+    workers
+}
+
+/// What lies in the directory of a store.
+#[derive(Debug, Default)]
+struct Names {
+    manifest: bool,
+    tables: BTreeSet<u64>,
+    values: BTreeSet<u64>,
+    logs: BTreeSet<u64>,
+    /// Drafts that never got their name.
+    drafts: Vec<String>,
+}
+
+impl Names {
+    fn read(fs: &dyn Fs, dir: &Path) -> Result<Self> {
+        let mut names = Self::default();
+        for name in fs.list(dir).map_err(|e| Error::io("list", dir, e))? {
+            let Some(name) = name.to_str() else { continue };
+            if let Some(number) = wal::number_of(name, "sst") {
+                names.tables.insert(number);
+            } else if let Some(number) = wal::number_of(name, "val") {
+                names.values.insert(number);
+            } else if let Some(number) = wal::number_of(name, "wal") {
+                names.logs.insert(number);
+            } else if name.strip_suffix(".new").is_some_and(|n| n == "manifest" || wal::number_of(n, "wal").is_some()) {
+                names.drafts.push(name.to_owned());
+            }
+            names.manifest |= name == "manifest";
+        }
+        Ok(names)
+    }
+
+    /// With the segment that creation made.
+    fn or_created(mut self, log: u64) -> Self {
+        if !self.manifest {
+            self.logs.insert(log);
+        }
+        self
+    }
+
+    fn greatest(&self) -> u64 {
+        let all = [&self.tables, &self.values, &self.logs].into_iter().flatten();
+        all.copied().max().unwrap_or(0)
+    }
+
+    /// Everything that the manifest names must be there.
+    fn check(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
+        let levels = &manifest.levels;
+        let table = levels.all().map(|t| t.number).find(|n| !self.tables.contains(n)).map(sstable::file_name);
+        let value = || levels.values.keys().find(|n| !self.values.contains(n)).map(|n| value_log::file_name(*n));
+        let log = || (!self.logs.contains(&levels.log)).then(|| wal::file_name(levels.log));
+        table.or_else(value).or_else(log).map_or(Ok(()), |name| Err(missing(dir, &name)))
+    }
+
+    /// What a crash left of work that was not finished, and what the manifest has let go of.
+    fn remove_orphans(&self, fs: &dyn Fs, dir: &Path, manifest: &Manifest) -> Result<()> {
+        let levels = &manifest.levels;
+        let named: BTreeSet<u64> = levels.all().map(|t| t.number).collect();
+        let tables = self.tables.difference(&named).map(|n| sstable::file_name(*n));
+        let values = self.values.iter().filter(|n| !levels.values.contains_key(n)).map(|n| value_log::file_name(*n));
+        let logs = self.logs.iter().filter(|n| **n < levels.log).map(|n| wal::file_name(*n));
+        for name in tables.chain(values).chain(logs).chain(self.drafts.iter().cloned()) {
+            crate::log::remove_leftover(fs, &dir.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes an empty store: a first segment, then the manifest, whose name says that the store exists.
+fn create(fs: &dyn Fs, dir: &Path, names: &Names) -> Result<()> {
+    let only_first = names.logs.iter().all(|n| *n == 1) && names.tables.is_empty() && names.values.is_empty();
+    if !only_first {
+        return Err(missing(dir, "manifest"));
+    }
+    wal::begin(fs, dir, 1, 1, None)?;
+    let parent = crate::fs::parent(dir);
+    fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
+    Manifest::open(fs, dir).map(drop)
+}
+
+fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>> {
+    let file = dir.join("lock");
+    match fs.lock(&file).map_err(|e| Error::io("lock", &file, e))? {
+        LockOutcome::Held(lock) => Ok(lock),
+        LockOutcome::Busy { pid } => Err(Error::Locked { path: dir.to_owned(), pid }),
+    }
+}
+
+fn missing(dir: &Path, name: &str) -> Error {
+    Error::Corrupt {
+        file: dir.join(name),
+        offset: 0,
+        what: "the file is not there, and the store needs it".to_owned(),
+        remedy: "put it back, or open the store with salvage to keep what is intact".to_owned(),
+    }
+}
+
+fn edit_refused(dir: &Path, why: String) -> Error {
+    Error::Corrupt {
+        file: manifest::path(dir),
+        offset: 0,
+        what: why,
+        remedy: "open it with salvage to keep what is intact".to_owned(),
+    }
+}
+
+fn bytes_of(written: &Written) -> u64 {
+    written.tables.iter().map(|t| t.size).chain(written.values.iter().map(|(_, size)| *size)).sum()
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

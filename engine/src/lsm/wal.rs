@@ -1,0 +1,226 @@
+//! The write-ahead log: one segment for each memtable.
+//!
+//! Segments are chained. The first record of each says where the one before it ended, how far that was synced
+//! and which sequence number comes next. A power loss may keep a later segment and take the end of an earlier one;
+//! then the chain is broken there, and what follows is given up, because it was not promised: a sync of a segment
+//! waits for all before it.
+//!
+//! ```text
+//! segment = "wal 1\n", link, write*          (binary framing of the log)
+//! link    = kind L: first sequence number, segment before, its end, how far it was synced; u64 LE each
+//! write   = kind W: see `entry::Changes`
+//! ```
+
+use super::entry::read_write;
+use super::memtable::Memtable;
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs};
+use crate::log::{Cut, Framing, Header, Log, Mode, create_segment, identify, remove_leftover, replay};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A memtable and the segment that holds the same.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) table: Memtable,
+    pub(super) log: Log,
+    /// The segment's number.
+    pub(super) number: u64,
+}
+
+/// The first record of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Link {
+    first_seq: u64,
+    /// Zero if there is none.
+    before: u64,
+    end: u64,
+    synced: u64,
+}
+
+impl Link {
+    fn encode(self) -> Vec<u8> {
+        [self.first_seq, self.before, self.end, self.synced].into_iter().flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut numbers = body.chunks_exact(8).filter_map(|c| c.first_chunk().map(|b| u64::from_le_bytes(*b)));
+        let link = Self { first_seq: numbers.next()?, before: numbers.next()?, end: numbers.next()?, synced: numbers.next()? };
+        (body.len() == 32).then_some(link)
+    }
+}
+
+/// The name of a segment's file.
+pub(super) fn file_name(number: u64) -> String {
+    format!("{number:08}.wal")
+}
+
+/// The number in the name of a file with this extension.
+pub(super) fn number_of(name: &str, extension: &str) -> Option<u64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Begins a segment behind another, whose writes are all in the kernel.
+pub(super) fn begin(fs: &dyn Fs, dir: &Path, number: u64, first_seq: u64, before: Option<&Memory>) -> Result<Memory> {
+    let path = dir.join(file_name(number));
+    let link = Link {
+        first_seq,
+        before: before.map_or(0, |b| b.number),
+        end: before.map_or(0, |b| b.log.stats().len),
+        synced: before.map_or(0, |b| b.log.synced_through()),
+    };
+    let mut content = Vec::new();
+    let body = link.encode();
+    Framing::Binary.encode(&mut content, b'L', &body, Framing::checksum(b'L', &body), None);
+    let file = create_segment(fs, &path, Header::Wal, &content)?;
+    let end = (Header::Wal.line().len() + content.len()) as u64;
+    Ok(Memory { table: Memtable::default(), log: Log::new(&path, Framing::Binary, file, end, end), number })
+}
+
+/// What the segments held.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// From the oldest to the newest.
+    pub(super) memories: Vec<Memory>,
+    pub(super) max_seq: u64,
+    /// What a crash left behind and was cut off.
+    pub(super) cut: Option<(PathBuf, Cut)>,
+}
+
+/// A segment as it was read.
+struct Segment {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    number: u64,
+    link: Link,
+    table: Memtable,
+    max_seq: u64,
+    end: u64,
+    synced: u64,
+    cut: Option<Cut>,
+}
+
+/// Reads the segments with these numbers and cuts off what a crash left of their end. Writes up to `flushed`
+/// are in tables.
+pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64) -> Result<Recovered> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut broken: Option<String> = None;
+    let mut given_up = Vec::new();
+    for &number in numbers {
+        let segment = read(fs, dir.join(file_name(number)), number)?;
+        if broken.is_none()
+            && let Some(last) = segments.last()
+        {
+            broken = breach(&segment, last)?;
+            if broken.is_some() && segment.max_seq < segment.link.first_seq {
+                // Begun, but never used: the next one continues the same segment.
+                broken = None;
+                given_up.push(segment.path);
+                continue;
+            }
+        }
+        if broken.is_none() {
+            segments.push(segment);
+        } else {
+            refuse_synced(&segment, segments.last())?;
+            given_up.push(segment.path);
+        }
+    }
+    let mut recovered = Recovered { max_seq: flushed, ..Recovered::default() };
+    if let Some(path) = given_up.first() {
+        let what = broken.unwrap_or_else(|| "a segment that was never used".to_owned());
+        recovered.cut = Some((path.clone(), Cut { offset: 0, len: 0, what }));
+        // Before anything is appended to the segment in front: it might come to end where its successor says.
+        for path in &given_up {
+            remove_leftover(fs, path)?;
+        }
+        fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
+    }
+    for segment in segments {
+        let Segment { path, file, number, table, max_seq, end, synced, cut, .. } = segment;
+        if let Some(cut) = cut {
+            file.set_len(end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", &path, e))?;
+            recovered.cut = Some((path.clone(), cut));
+        }
+        recovered.max_seq = recovered.max_seq.max(max_seq);
+        let log = Log::new(&path, Framing::Binary, file, synced, end);
+        recovered.memories.push(Memory { table, log, number });
+    }
+    Ok(recovered)
+}
+
+/// Why a segment does not continue the one before it; `None` if it does.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the end that is missing was synced.
+fn breach(segment: &Segment, last: &Segment) -> Result<Option<String>> {
+    let link = segment.link;
+    if link.before == last.number && link.end == last.end {
+        return Ok(None);
+    }
+    if link.before == last.number && last.end < link.synced {
+        return Err(corrupt(&last.path, last.end, format!("it was synced to byte {}", link.synced)));
+    }
+    let why = format!("segment {} ended at byte {}, and it ends at {} now", link.before, link.end, last.end);
+    refuse_synced(segment, Some(last))?;
+    Ok(Some(why))
+}
+
+/// A segment that was synced after it was begun vouches for all before it.
+fn refuse_synced(segment: &Segment, last: Option<&Segment>) -> Result<()> {
+    if segment.synced > segment_start() {
+        let (path, offset) = last.map_or((&segment.path, 0), |last| (&last.path, last.end));
+        return Err(corrupt(path, offset, format!("{} was synced after it, and does not follow it", segment.path.display())));
+    }
+    Ok(())
+}
+
+/// Where the writes of a segment begin: everything before is synced when it is created.
+fn segment_start() -> u64 {
+    let mut link = Vec::new();
+    Framing::Binary.encode(&mut link, b'L', &Link::default().encode(), 0, None);
+    (Header::Wal.line().len() + link.len()) as u64
+}
+
+/// Reads a segment. Its first record was synced before it got its name.
+fn read(fs: &dyn Fs, path: PathBuf, number: u64) -> Result<Segment> {
+    let file = fs.open(&path).map_err(|e| Error::io("open", &path, e))?;
+    if identify(&*file, &path)? != Some(Header::Wal) {
+        return Err(corrupt(&path, 0, "it is no segment of a write-ahead log".to_owned()));
+    }
+    let len = file.len().map_err(|e| Error::io("read", &path, e))?;
+    let start = Header::Wal.line().len() as u64;
+    let table = Memtable::default();
+    let (mut link, mut max_seq) = (None, 0);
+    let found = replay(&*file, &path, Framing::Binary, start..len, Mode::Strict, |offset, kind, body| {
+        let wrong = |what: &str| corrupt(&path, offset, what.to_owned());
+        match (kind, link) {
+            (b'L', None) => link = Some(Link::read(body).ok_or_else(|| wrong("a first record that makes no sense"))?),
+            (b'W', Some(_)) => {
+                let (first, count, changes) = read_write(body).ok_or_else(|| wrong("a write that makes no sense"))?;
+                if first <= max_seq {
+                    return Err(wrong("a write that is older than the one before it"));
+                }
+                for (seq, (kind, key, stored)) in (first..).zip(changes) {
+                    table.insert(key, kind.tag(seq), stored);
+                }
+                max_seq = first + u64::from(count).max(1) - 1;
+            }
+            // Says nothing but how far the log was synced.
+            (b'M', Some(_)) => {}
+            _ => return Err(wrong("a record that does not belong here")),
+        }
+        Ok(())
+    })?;
+    let Some(link) = link else {
+        return Err(corrupt(&path, start, "its first record is damaged".to_owned()));
+    };
+    let synced = found.synced.max(segment_start());
+    let max_seq = max_seq.max(link.first_seq.saturating_sub(1));
+    Ok(Segment { path, file, number, link, table, max_seq, end: found.end, synced, cut: found.cut })
+}
+
+fn corrupt(path: &Path, offset: u64, what: String) -> Error {
+    Error::Corrupt { file: path.to_owned(), offset, what, remedy: "open it with salvage to keep what is intact".to_owned() }
+}

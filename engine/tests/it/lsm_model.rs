@@ -1,0 +1,204 @@
+//! Random operations on an LSM store against an ordered map: it must show the same, whatever was flushed, compacted,
+//! collected or reopened meanwhile.
+
+use engine::fs::MemFs;
+use engine::lsm::{Batch, Clock, Compression, Options, Snapshot, Store};
+use engine::{Durability, SyncPolicy};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+type Model = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+
+/// A value and when it ends; none for a delete.
+type Change = (u8, Option<(u16, Option<u8>)>);
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(Vec<Change>, Durability),
+    Flush,
+    Compact,
+    Step,
+    Reopen,
+    Abort,
+    Snapshot,
+    LetGo,
+    Wait(u8),
+    Range(Vec<u8>, Vec<u8>),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let value = (0u16..400, prop::option::weighted(0.2, 0u8..20));
+    let change = (0u8..40, prop::option::weighted(0.75, value));
+    let level = prop_oneof![Just(Durability::Async), Just(Durability::Write), Just(Durability::Sync)];
+    prop_oneof![
+        20 => (prop::collection::vec(change, 1..6), level).prop_map(|(changes, level)| Op::Write(changes, level)),
+        2 => Just(Op::Flush),
+        1 => Just(Op::Compact),
+        4 => Just(Op::Step),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::Abort),
+        1 => Just(Op::Snapshot),
+        1 => Just(Op::LetGo),
+        1 => (0u8..10).prop_map(Op::Wait),
+        2 => (key_part(), key_part()).prop_map(|(a, b)| Op::Range(a, b)),
+    ]
+}
+
+fn key_part() -> impl Strategy<Value = Vec<u8>> {
+    (0u8..40).prop_map(key)
+}
+
+/// Keys of several lengths, some of them the beginning of others.
+fn key(n: u8) -> Vec<u8> {
+    format!("{}{}", "k".repeat(1 + usize::from(n % 4)), n / 4).into_bytes()
+}
+
+fn value(n: u16) -> Vec<u8> {
+    n.to_string().into_bytes().repeat(1 + usize::from(n) / 8)
+}
+
+fn options(fs: &MemFs, now: &Arc<AtomicU64>, compression: Compression) -> Options {
+    let now = now.clone();
+    Options {
+        sync: SyncPolicy::Never,
+        memtable_size: 2_000,
+        memtables: 3,
+        level0_tables: 2,
+        level0_slow: 3,
+        level0_stall: 4,
+        level_multiplier: 2,
+        base_level_size: 1_000,
+        table_size: 400,
+        value_threshold: 100,
+        collect_ratio: 0.3,
+        block_size: 128,
+        compression,
+        block_cache: 4_096,
+        index_cache: 4_096,
+        background: false,
+        clock: Clock::new(move || now.load(Ordering::Relaxed)),
+        fs: Arc::new(fs.clone()),
+        ..Options::default()
+    }
+}
+
+/// What of a model is alive at a time.
+fn alive(model: &Model, now: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
+    model.iter().filter(|(_, (_, end))| *end > now).map(|(k, (v, _))| (k.clone(), v.clone())).collect()
+}
+
+fn all(entries: engine::lsm::Iter) -> Vec<(Vec<u8>, Vec<u8>)> {
+    entries.collect::<Result<_, _>>().unwrap()
+}
+
+fn check(store: &Store, model: &Model, now: u64) {
+    let wanted = alive(model, now);
+    assert_eq!(all(store.iter()), wanted);
+    let mut reverse = all(store.range_reverse::<&[u8]>(..));
+    reverse.reverse();
+    assert_eq!(reverse, wanted);
+    for n in 0..40 {
+        let key = key(n);
+        let found = wanted.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone());
+        assert_eq!(store.get(&key).unwrap(), found, "{:?}", String::from_utf8_lossy(&key));
+    }
+}
+
+fn check_range(store: &Store, model: &Model, now: u64, a: &[u8], b: &[u8]) {
+    let wanted = alive(model, now);
+    let bounds = |from: Bound<&'static ()>, key: &[u8]| match from {
+        Bound::Included(()) => Bound::Included(key.to_vec()),
+        Bound::Excluded(()) => Bound::Excluded(key.to_vec()),
+        Bound::Unbounded => Bound::Unbounded,
+    };
+    for start in [Bound::Included(&()), Bound::Excluded(&()), Bound::Unbounded] {
+        for end in [Bound::Included(&()), Bound::Excluded(&()), Bound::Unbounded] {
+            let range = (bounds(start, a), bounds(end, b));
+            let inside = |key: &Vec<u8>| std::ops::RangeBounds::contains(&range, key);
+            let wanted: Vec<_> = wanted.iter().filter(|(key, _)| inside(key)).cloned().collect();
+            assert_eq!(all(store.range(range.clone())), wanted, "{range:?}");
+            let mut reverse = all(store.range_reverse(range.clone()));
+            reverse.reverse();
+            assert_eq!(reverse, wanted, "reverse {range:?}");
+        }
+    }
+    let wanted: Vec<_> = wanted.into_iter().filter(|(key, _)| key.starts_with(a)).collect();
+    assert_eq!(all(store.prefix(a)), wanted);
+}
+
+proptest! {
+    #[test]
+    fn it_shows_what_an_ordered_map_shows(
+        ops in prop::collection::vec(op(), 1..120),
+        compression in prop_oneof![Just(Compression::None), Just(Compression::Lz4), Just(Compression::Snappy)],
+    ) {
+        let (mut fs, now) = (MemFs::new(), Arc::new(AtomicU64::new(1_000)));
+        let open = |fs: &MemFs| Store::open("/db", options(fs, &now, compression)).unwrap();
+        let mut store = open(&fs);
+        let mut model = Model::new();
+        let mut snapshots: Vec<(Snapshot, Model)> = Vec::new();
+        for op in ops {
+            let time = now.load(Ordering::Relaxed);
+            match op {
+                Op::Write(changes, level) => {
+                    let mut batch = Batch::new();
+                    for (n, change) in changes {
+                        let key = key(n);
+                        match change {
+                            Some((n, ttl)) => {
+                                let end = ttl.map(|ttl| time + u64::from(ttl));
+                                match end {
+                                    Some(end) => batch.put_until(&key, &value(n), end),
+                                    None => batch.put(&key, &value(n)),
+                                }
+                                model.insert(key, (value(n), end.unwrap_or(u64::MAX)));
+                            }
+                            None => {
+                                batch.delete(&key);
+                                model.remove(&key);
+                            }
+                        }
+                    }
+                    store.write(batch, level).unwrap();
+                }
+                Op::Flush => store.flush().unwrap(),
+                Op::Compact => store.compact().unwrap(),
+                Op::Step => drop(store.maintain(std::time::Duration::ZERO).unwrap()),
+                Op::Reopen => {
+                    snapshots.clear();
+                    store.close().unwrap();
+                    store = open(&fs);
+                }
+                // A process that died: what is in the kernel stays.
+                Op::Abort => {
+                    snapshots.clear();
+                    store.flush_log().unwrap();
+                    let image = fs.image();
+                    drop(store);
+                    fs = MemFs::from_image(&image);
+                    store = open(&fs);
+                }
+                Op::Snapshot => snapshots.push((store.snapshot(), model.clone())),
+                Op::LetGo => drop(snapshots.pop()),
+                Op::Wait(seconds) => drop(now.fetch_add(u64::from(seconds), Ordering::Relaxed)),
+                Op::Range(a, b) => check_range(&store, &model, time, &a, &b),
+            }
+            let time = now.load(Ordering::Relaxed);
+            check(&store, &model, time);
+            for (snapshot, model) in &snapshots {
+                prop_assert_eq!(all(snapshot.range::<&[u8]>(..)), alive(model, time));
+            }
+        }
+        drop(snapshots);
+        store.verify().unwrap();
+        store.compact().unwrap();
+        check(&store, &model, now.load(Ordering::Relaxed));
+        let stats = store.stats();
+        // Compacted, nothing is left but what is alive.
+        prop_assert_eq!(stats.levels.iter().map(|l| l.entries).sum::<u64>(), alive(&model, now.load(Ordering::Relaxed)).len() as u64);
+        prop_assert_eq!(stats.value_log_live == 0, stats.value_log == 0);
+    }
+}

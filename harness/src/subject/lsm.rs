@@ -1,0 +1,177 @@
+//! The engine's LSM store.
+//!
+//! Tables of a workload are prefixes of keys. `lsm` runs with the store's defaults; `lsm-small` with memtables,
+//! tables and levels so small that a hundred writes bring flushes, compactions and collections of the value log
+//! about: what crashes have to meet.
+
+use super::{Change, Contents, Promise, Session, Site, Subject, SubjectError};
+use engine::lsm::{Batch, Options, Store};
+use engine::{Durability, SyncPolicy};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The LSM store.
+#[derive(Clone, Copy, Debug)]
+pub struct Lsm {
+    small: bool,
+}
+
+impl Lsm {
+    /// With the store's defaults.
+    pub const DEFAULT: Self = Self { small: false };
+    /// With everything small.
+    pub const SMALL: Self = Self { small: true };
+
+    fn options(self, site: &Site<'_>) -> Options {
+        let options = Options { sync: site.sync, background: site.background, fs: site.fs.clone(), ..Options::default() };
+        if !self.small {
+            return options;
+        }
+        Options {
+            memtable_size: 3 << 10,
+            memtables: 3,
+            level0_tables: 2,
+            level0_slow: 4,
+            level0_stall: 6,
+            level_multiplier: 3,
+            base_level_size: 4 << 10,
+            table_size: 2 << 10,
+            value_threshold: 300,
+            collect_ratio: 0.4,
+            block_size: 512,
+            block_cache: 16 << 10,
+            index_cache: 16 << 10,
+            compactors: 2,
+            ..options
+        }
+    }
+}
+
+struct LsmSession {
+    store: Store,
+    prefixes: Vec<String>,
+}
+
+impl Subject for Lsm {
+    fn name(&self) -> &str {
+        if self.small { "lsm-small" } else { "lsm" }
+    }
+
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    fn about(&self) -> String {
+        let size = if self.small { "everything small, so that crashes meet flushes and compactions" } else { "its defaults" };
+        format!("the engine's LSM store with {size}")
+    }
+
+    fn supports(&self, _: SyncPolicy) -> bool {
+        true
+    }
+
+    fn promise(&self, policy: SyncPolicy, level: Durability) -> Promise {
+        match policy.raise(level) {
+            Durability::Async => Promise::None,
+            Durability::Write => Promise::Process,
+            Durability::Sync => Promise::Power,
+        }
+    }
+
+    fn keeps_prefix(&self) -> bool {
+        true
+    }
+
+    fn shrinks(&self) -> bool {
+        true
+    }
+
+    fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
+        let store = Store::open(site.dir.join("lsm"), self.options(site))?;
+        let prefixes = site.tables.iter().map(|table| format!("{}/", table.name)).collect();
+        Ok(Box::new(LsmSession { store, prefixes }))
+    }
+}
+
+impl LsmSession {
+    fn key(&self, table: usize, key: &str) -> Vec<u8> {
+        [self.prefixes[table].as_bytes(), key.as_bytes()].concat()
+    }
+}
+
+impl Session for LsmSession {
+    fn apply(&self, change: Change<'_>, level: Durability) -> Result<(), SubjectError> {
+        let key = self.key(change.table, change.key);
+        let done = match change.value {
+            Some(value) => self.store.put_at(&key, value.as_bytes(), level),
+            None => self.store.delete_at(&key, level),
+        };
+        Ok(done?)
+    }
+
+    fn batch(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
+        let mut batch = Batch::new();
+        for change in changes {
+            let key = self.key(change.table, change.key);
+            match change.value {
+                Some(value) => batch.put(&key, value.as_bytes()),
+                None => batch.delete(&key),
+            }
+        }
+        Ok(self.store.write(batch, level)?)
+    }
+
+    fn get(&self, table: usize, key: &str, look: &mut dyn FnMut(&str)) -> Result<bool, SubjectError> {
+        let found = self.store.get_with(&self.key(table, key), |value| std::str::from_utf8(value).map(&mut *look).is_ok())?;
+        match found {
+            Some(false) => Err(SubjectError::Store(format!("the value of {key:?} is not text"))),
+            found => Ok(found.is_some()),
+        }
+    }
+
+    fn sync(&self) -> Result<(), SubjectError> {
+        Ok(self.store.sync()?)
+    }
+
+    fn contents(&self) -> Result<Contents, SubjectError> {
+        let mut contents = Contents::new();
+        for (table, prefix) in self.prefixes.iter().enumerate() {
+            let mut keys = BTreeMap::new();
+            let mut entries = self.store.prefix(prefix.as_bytes());
+            while let Some((key, value)) = entries.advance()? {
+                let key = text(&key[prefix.len()..])?;
+                let value = text(value)?;
+                // A scan and a read go different ways to the same value.
+                let agrees = self.store.get_with(&self.key(table, &key), |found| found == value.as_bytes())?;
+                if agrees != Some(true) {
+                    return Err(SubjectError::Store(format!("a scan finds {key:?} with a value that a read does not find")));
+                }
+                keys.insert(key, value);
+            }
+            contents.push(keys);
+        }
+        Ok(contents)
+    }
+
+    fn shrink(&self) -> Result<bool, SubjectError> {
+        self.store.compact()?;
+        Ok(true)
+    }
+
+    fn maintain(&self, now: Duration) -> Result<Option<Duration>, SubjectError> {
+        Ok(Some(self.store.maintain(now)?))
+    }
+
+    fn repaired(&self) -> Option<String> {
+        let (path, cut) = self.store.stats().cut?;
+        Some(format!("cut {} bytes at offset {} of {}: {}", cut.len, cut.offset, path.display(), cut.what))
+    }
+
+    fn close(self: Box<Self>) -> Result<(), SubjectError> {
+        Ok(self.store.close()?)
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<String, SubjectError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| SubjectError::Store("a key or value that is not text".to_owned()))
+}
