@@ -53,15 +53,15 @@ enum Kind {
     Lines(line_log::Bug),
     Log(Option<log_store::Bug>),
     Pages(Option<page_store::Bug>),
-    /// The typed store, on a file system that leaves something out.
-    Typed(mutant::Bug),
+    /// A store of the engine, on a file system that leaves something out.
+    Mutant(mutant::Victim, mutant::Bug),
 }
 
 use Fault::{Error, Kill, Power, Restart, Rot};
 use SyncPolicy::{Always, Never};
 use line_log::Bug as Line;
 use log_store::Bug as Log;
-use mutant::Bug as Mutant;
+use mutant::{Bug as Mutant, Victim};
 use page_store::Bug as Page;
 
 const fn lines(name: &'static str, about: &'static str, bug: Line) -> Canary {
@@ -77,7 +77,11 @@ const fn pages(name: &'static str, about: &'static str, bug: Page) -> Canary {
 }
 
 const fn typed(name: &'static str, about: &'static str, exposed_by: Fault, sync: SyncPolicy, bug: Mutant) -> Canary {
-    Canary { name, about, exposed_by, sync, kind: Kind::Typed(bug) }
+    Canary { name, about, exposed_by, sync, kind: Kind::Mutant(Victim::Typed, bug) }
+}
+
+const fn lsm(name: &'static str, about: &'static str, sync: SyncPolicy, bug: Mutant) -> Canary {
+    Canary { name, about, exposed_by: Power, sync, kind: Kind::Mutant(Victim::Lsm, bug) }
 }
 
 /// The bundled canaries. A canary whose weakest fault is a kill promises to survive kills and runs under
@@ -124,11 +128,23 @@ pub static CANARIES: &[Canary] = &[
     log("canary-partial-record-left", "leaves a part of a record on a full disk and appends behind it",
         Error, Always, Log::PartialRecordLeft),
     log("canary-read-error-as-end", "takes a failed read of the log for its end", Error, Always, Log::ReadErrorAsEnd),
-    typed("canary-typed-without-syncs", "is the typed store without syncs of files", Power, Always, Mutant::FileSync),
+    typed("canary-typed-without-syncs", "is the typed store without syncs of files", Power, Always, Mutant::FileSync("")),
     typed("canary-typed-without-dir-syncs", "is the typed store without syncs of its directory", Power, Always, Mutant::DirSync),
     typed("canary-typed-without-cuts", "is the typed store that does not cut torn tails off", Power, Never, Mutant::Truncate),
     typed("canary-typed-without-renames", "is the typed store without renames", Power, Always, Mutant::Rename),
     typed("canary-typed-without-checksums", "is the typed store without the comparison of checksums", Rot, Always, Mutant::Checksum),
+    lsm("canary-lsm-without-log-syncs", "is the LSM store without syncs of its log", Always, Mutant::FileSync(".wal")),
+    lsm("canary-lsm-without-table-syncs", "is the LSM store with a manifest that names tables which were not synced",
+        Always, Mutant::FileSync(".sst")),
+    lsm("canary-lsm-without-value-syncs", "is the LSM store with tables that point to values which were not synced",
+        Always, Mutant::FileSync(".val")),
+    lsm("canary-lsm-without-manifest-syncs", "is the LSM store without syncs of its manifest", Always, Mutant::FileSync("manifest")),
+    lsm("canary-lsm-without-dir-syncs", "is the LSM store without syncs of its directory", Always, Mutant::DirSync),
+    lsm("canary-lsm-late-dir-sync", "is the LSM store that removes its inputs before the names of the outputs are durable",
+        Always, Mutant::LateDirSync),
+    lsm("canary-lsm-late-manifest-sync", "is the LSM store that removes its inputs before the manifest that lets go of them is durable",
+        Always, Mutant::LateFileSync("manifest")),
+    lsm("canary-lsm-without-cuts", "is the LSM store that does not cut torn tails off", Never, Mutant::Truncate),
     log("canary-rot-as-torn-tail", "takes rot inside the log for a torn tail and cuts there", Rot, Always, Log::RotAsTornTail),
     log("canary-snapshot-unchecked", "takes a snapshot without looking at its checksum", Rot, Always, Log::UncheckedSnapshot),
 ];
@@ -164,12 +180,12 @@ impl Kind {
             Kind::Lines(bug) => line_log::open(site, bug),
             Kind::Log(bug) => log_store::open(site, bug),
             Kind::Pages(bug) => page_store::open(site, bug),
-            Kind::Typed(bug) => mutant::open(site, bug),
+            Kind::Mutant(victim, bug) => mutant::open(site, victim, bug),
         }
     }
 
     fn shrinks(self) -> bool {
-        matches!(self, Kind::Log(_) | Kind::Typed(_))
+        matches!(self, Kind::Log(_) | Kind::Mutant(..))
     }
 }
 

@@ -1,23 +1,28 @@
-//! The typed store on a file system that leaves one kind of call out, or that mends checksums before the store
-//! sees them: the store without its syncs, its renames, its cuts, its comparison. Nothing in the engine
-//! is edited, and each of them must be convicted, or what it leaves out would be superfluous.
+//! A store of the engine on a file system that leaves one kind of call out, makes it too late or too early, or
+//! mends checksums before the store sees them. Nothing in the engine is edited, and each of these must be
+//! convicted, or what it leaves out would be superfluous.
 
+use crate::subject::lsm::Lsm;
 use crate::subject::typed::Typed;
 use crate::subject::{Session, Site, Subject, SubjectError};
 use engine::fs::{File, Fs, LockOutcome, read_full_at, write_all_at};
 use engine::log::{Framing, Header, Parsed};
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is left out.
+/// What is left out or misplaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
-    /// Syncs of files.
-    FileSync,
+    /// Syncs of files whose names end like this.
+    FileSync(&'static str),
     /// Syncs of the directory.
     DirSync,
+    /// The directory is synced only after something was removed.
+    LateDirSync,
+    /// Files whose names end like this are synced only after something was removed.
+    LateFileSync(&'static str),
     /// Making a file shorter.
     Truncate,
     /// Renames.
@@ -26,25 +31,75 @@ pub(super) enum Bug {
     Checksum,
 }
 
-pub(super) fn open(site: &Site<'_>, bug: Bug) -> Result<Box<dyn Session>, SubjectError> {
-    Typed.open(&Site { fs: Arc::new(MutantFs { inner: Arc::clone(&site.fs), bug }), ..site.clone() })
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Victim {
+    Typed,
+    Lsm,
+}
+
+pub(super) fn open(site: &Site<'_>, victim: Victim, bug: Bug) -> Result<Box<dyn Session>, SubjectError> {
+    let fs = Arc::new(MutantFs { inner: Arc::clone(&site.fs), bug, late: Late::default() });
+    let site = Site { fs, ..site.clone() };
+    match victim {
+        Victim::Typed => Typed.open(&site),
+        Victim::Lsm => Lsm::SMALL.open(&site),
+    }
 }
 
 #[derive(Debug)]
 struct MutantFs {
     inner: Arc<dyn Fs>,
     bug: Bug,
+    late: Late,
+}
+
+/// What is to be synced after the next removal.
+#[derive(Clone, Debug, Default)]
+struct Late(Arc<Mutex<Vec<Due>>>);
+
+#[derive(Debug)]
+enum Due {
+    Dir(PathBuf),
+    File(Arc<dyn File>),
+}
+
+impl Late {
+    fn put_off(&self, due: Due) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(due);
+        Ok(())
+    }
+
+    fn take(&self) -> Vec<Due> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Debug)]
 struct MutantFile {
     inner: Arc<dyn File>,
-    bug: Bug,
+    /// The bug, if it is one of this file.
+    bug: Option<Bug>,
+    late: Late,
 }
 
 impl MutantFs {
-    fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(MutantFile { inner, bug: self.bug })
+    fn file(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
+        let concerns = match self.bug {
+            Bug::FileSync(ending) | Bug::LateFileSync(ending) => path.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes()),
+            _ => true,
+        };
+        Arc::new(MutantFile { inner, bug: concerns.then_some(self.bug), late: self.late.clone() })
+    }
+}
+
+impl MutantFile {
+    fn sync(&self, sync: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
+        match self.bug {
+            Some(Bug::FileSync(_)) => Ok(()),
+            Some(Bug::LateFileSync(_)) => self.late.put_off(Due::File(Arc::clone(&self.inner))),
+            _ => sync(&*self.inner),
+        }
     }
 }
 
@@ -54,11 +109,11 @@ impl Fs for MutantFs {
         if self.bug == Bug::Checksum {
             mend(&*file)?;
         }
-        Ok(self.file(file))
+        Ok(self.file(path, file))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.inner.create(path).map(|file| self.file(file))
+        self.inner.create(path).map(|file| self.file(path, file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -66,7 +121,11 @@ impl Fs for MutantFs {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
+        self.inner.remove(path)?;
+        self.late.take().into_iter().try_for_each(|due| match due {
+            Due::Dir(dir) => self.inner.sync_dir(&dir),
+            Due::File(file) => file.sync_all(),
+        })
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -78,7 +137,11 @@ impl Fs for MutantFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.bug == Bug::DirSync { Ok(()) } else { self.inner.sync_dir(dir) }
+        match self.bug {
+            Bug::DirSync => Ok(()),
+            Bug::LateDirSync => self.late.put_off(Due::Dir(dir.to_owned())),
+            _ => self.inner.sync_dir(dir),
+        }
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
@@ -100,15 +163,15 @@ impl File for MutantFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.bug == Bug::Truncate && len < self.inner.len()? { Ok(()) } else { self.inner.set_len(len) }
+        if self.bug == Some(Bug::Truncate) && len < self.inner.len()? { Ok(()) } else { self.inner.set_len(len) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.bug == Bug::FileSync { Ok(()) } else { self.inner.sync_data() }
+        self.sync(|file| file.sync_data())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        if self.bug == Bug::FileSync { Ok(()) } else { self.inner.sync_all() }
+        self.sync(|file| file.sync_all())
     }
 }
 
