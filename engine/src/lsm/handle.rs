@@ -2,9 +2,10 @@
 
 use super::cursor::Direction;
 use super::entry::Changes;
-use super::iter::{self, Iter};
+use super::iter::{self, Iter, KeyRange};
 use super::options::Options;
 use super::store::{self, Core};
+use super::transaction::Transaction;
 use super::version::LEVELS;
 use crate::background::Workers;
 use crate::error::{Error, Result};
@@ -117,7 +118,7 @@ impl Store {
         self.iter_in(iter::prefix(prefix), Direction::Forward)
     }
 
-    fn iter_in(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>), direction: Direction) -> Iter {
+    fn iter_in(&self, range: KeyRange, direction: Direction) -> Iter {
         let view = Arc::clone(&self.core.view());
         let seq = self.core.visible();
         Iter::new(Arc::clone(&self.core), view, seq, range, direction)
@@ -126,6 +127,11 @@ impl Store {
     /// The store as it is now, for as long as the snapshot is held.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { seq: self.core.hold(), core: Arc::clone(&self.core) }
+    }
+
+    /// A transaction over the store as it is now.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::begin(&self.core)
     }
 
     /// Puts every `Async` write into the kernel; under `always` onto the device.
@@ -374,7 +380,7 @@ pub struct Level {
     pub entries: u64,
 }
 
-fn check_key(key: &[u8]) -> Result<()> {
+pub(super) fn check_key(key: &[u8]) -> Result<()> {
     let why = match key.len() {
         0 => "it must not be empty",
         n if n >= MAX_KEY => "it must be shorter than 65536 bytes",
@@ -383,7 +389,7 @@ fn check_key(key: &[u8]) -> Result<()> {
     Err(Error::InvalidKey { key: String::from_utf8_lossy(&key[..key.len().min(40)]).into_owned(), why })
 }
 
-fn owned<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+pub(super) fn owned<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> KeyRange {
     let own = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
     (own(range.start_bound()), own(range.end_bound()))
 }

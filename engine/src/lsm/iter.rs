@@ -9,6 +9,9 @@ use crate::error::Result;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// Bounds of keys.
+pub(super) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// Keys and values of a range in order. Sees the store as it was when the iterator was made, whatever is written
 /// meanwhile.
 pub struct Iter {
@@ -34,13 +37,7 @@ impl std::fmt::Debug for Iter {
 }
 
 impl Iter {
-    pub(super) fn new(
-        core: Arc<Core>,
-        view: Arc<View>,
-        seq: u64,
-        range: (Bound<Vec<u8>>, Bound<Vec<u8>>),
-        direction: Direction,
-    ) -> Self {
+    pub(super) fn new(core: Arc<Core>, view: Arc<View>, seq: u64, range: KeyRange, direction: Direction) -> Self {
         let merge = view.merge(direction);
         let now = core.options.clock.now();
         let (start, end) = range;
@@ -169,7 +166,7 @@ fn is_before(start: &Bound<Vec<u8>>, key: &[u8]) -> bool {
 }
 
 /// The keys that begin with a prefix.
-pub(super) fn prefix(prefix: &[u8]) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+pub(super) fn prefix(prefix: &[u8]) -> KeyRange {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {

@@ -13,6 +13,7 @@ use super::manifest::{self, Manifest};
 use super::options::Options;
 use super::pick::{self, Shape, Task};
 use super::sstable::{self, Caches, TableCursor};
+use super::transaction::Recent;
 use super::value_log::{self, Pointer};
 use super::version::{Edit, Version};
 use super::view::View;
@@ -54,6 +55,8 @@ pub(super) struct Core {
     /// Memtables whose log is no longer written and may not be synced yet, from the oldest.
     older: Mutex<Vec<Arc<Memory>>>,
     older_count: AtomicUsize,
+    /// What transactions may conflict with.
+    pub(super) recent: Recent,
     poison: OnceLock<Error>,
     stopping: AtomicBool,
     timer: Mutex<Timer>,
@@ -139,6 +142,7 @@ impl Core {
             numbers: AtomicU64::new(numbers),
             older_count: AtomicUsize::new(older.len()),
             older: Mutex::new(older),
+            recent: Recent::default(),
             poison: OnceLock::new(),
             stopping: AtomicBool::new(false),
             timer: Mutex::default(),
@@ -210,6 +214,7 @@ impl Core {
             for (seq, (kind, key, stored)) in (first..).zip(changes.iter()) {
                 writer.memory.table.insert(key, kind.tag(seq), stored);
             }
+            self.recent.note(changes.iter().map(|(_, key, _)| key), last);
             writer.next_seq = last + 1;
             self.visible.store(last, Ordering::Release);
             break (Arc::clone(&writer.memory), position, last);
@@ -218,6 +223,12 @@ impl Core {
             self.sync_through(&memory, position)?;
         }
         Ok(last)
+    }
+
+    /// Does something while nobody writes.
+    pub(super) fn in_turn<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _turn = lock(&self.writer);
+        act()
     }
 
     /// Puts what is pending into the kernel; the position to which the log is written then.

@@ -3,6 +3,7 @@
 mod fs_conformance;
 mod log;
 mod lsm_model;
+mod lsm_store;
 mod shrink_crash;
 mod support;
 mod typed_format;

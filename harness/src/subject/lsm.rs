@@ -2,7 +2,7 @@
 //!
 //! Tables of a workload are prefixes of keys. `lsm` runs with the store's defaults; `lsm-small` with memtables,
 //! tables and levels so small that a hundred writes bring flushes, compactions and collections of the value log
-//! about: what crashes have to meet.
+//! about, and with batches that are transactions: what crashes have to meet.
 
 use super::{Change, Contents, Promise, Session, Site, Subject, SubjectError};
 use engine::lsm::{Batch, Options, Store};
@@ -50,6 +50,8 @@ impl Lsm {
 struct LsmSession {
     store: Store,
     prefixes: Vec<String>,
+    /// Whether batches are transactions that read what they change.
+    transactions: bool,
 }
 
 impl Subject for Lsm {
@@ -89,13 +91,31 @@ impl Subject for Lsm {
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
         let store = Store::open(site.dir.join("lsm"), self.options(site))?;
         let prefixes = site.tables.iter().map(|table| format!("{}/", table.name)).collect();
-        Ok(Box::new(LsmSession { store, prefixes }))
+        Ok(Box::new(LsmSession { store, prefixes, transactions: self.small }))
     }
 }
 
 impl LsmSession {
     fn key(&self, table: usize, key: &str) -> Vec<u8> {
         [self.prefixes[table].as_bytes(), key.as_bytes()].concat()
+    }
+
+    fn transact(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
+        loop {
+            let mut transaction = self.store.transaction();
+            for change in changes {
+                let key = self.key(change.table, change.key);
+                transaction.get(&key)?;
+                match change.value {
+                    Some(value) => transaction.put(&key, value.as_bytes())?,
+                    None => transaction.delete(&key)?,
+                }
+            }
+            match transaction.commit(level) {
+                Err(engine::Error::Conflict) => {}
+                done => return Ok(done?),
+            }
+        }
     }
 }
 
@@ -110,6 +130,9 @@ impl Session for LsmSession {
     }
 
     fn batch(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
+        if self.transactions {
+            return self.transact(changes, level);
+        }
         let mut batch = Batch::new();
         for change in changes {
             let key = self.key(change.table, change.key);

@@ -1,0 +1,561 @@
+//! What the LSM store promises, one test each. Names in brackets are Badger's tests of the same behaviour.
+
+use engine::fs::{CallKind, FailingFs, Fault, Fs, MemFs, Plan, RealFs};
+use engine::lsm::{Batch, Clock, Options, Store, Transaction};
+use engine::{Durability, Error, SyncPolicy};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const DIR: &str = "/db";
+
+fn options(fs: &MemFs) -> Options {
+    Options {
+        sync: SyncPolicy::Never,
+        memtable_size: 4_000,
+        memtables: 3,
+        level0_tables: 3,
+        level0_slow: 4,
+        level0_stall: 6,
+        level_multiplier: 4,
+        base_level_size: 8_000,
+        table_size: 2_000,
+        value_threshold: 200,
+        block_size: 256,
+        block_cache: 1 << 20,
+        index_cache: 1 << 20,
+        background: false,
+        fs: Arc::new(fs.clone()),
+        ..Options::default()
+    }
+}
+
+fn open(fs: &MemFs) -> Store {
+    Store::open(DIR, options(fs)).unwrap()
+}
+
+fn key(n: u32) -> Vec<u8> {
+    format!("key-{n:05}").into_bytes()
+}
+
+fn text(store: &Store, key: &[u8]) -> Option<String> {
+    store.get(key).unwrap().map(|v| String::from_utf8(v).unwrap())
+}
+
+fn all(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    store.iter().collect::<Result<_, _>>().unwrap()
+}
+
+fn files(fs: &MemFs, extension: &str) -> Vec<PathBuf> {
+    fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == extension)).collect()
+}
+
+/// The bytes of a file, changed.
+fn alter(fs: &MemFs, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs.image().remove(path).unwrap();
+    change(&mut bytes);
+    let file = fs.create(path).unwrap();
+    engine::fs::write_all_at(&*file, &bytes, 0).unwrap();
+}
+
+fn corrupt(opened: Result<Store, Error>) -> (PathBuf, u64, String) {
+    match opened.map(drop) {
+        Err(Error::Corrupt { file, offset, what, remedy }) => {
+            assert!(remedy.contains("salvage"), "{remedy}");
+            (file, offset, what)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// [`TestTruncateVlogNoClose`, `TestPartialAppendToWAL`]
+#[test]
+fn a_torn_tail_of_the_log_is_cut_and_told() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..5).for_each(|n| store.put(&key(n), b"value").unwrap());
+    let image = fs.image();
+    let wal = files(&fs, "wal").remove(0);
+    for lost in 1..30 {
+        let fs = MemFs::from_image(&image);
+        alter(&fs, &wal, |bytes| bytes.truncate(bytes.len() - lost));
+        let store = open(&fs);
+        assert_eq!(all(&store).len(), 4);
+        assert_eq!(store.stats().cut.unwrap().0, wal);
+        store.put(&key(9), b"later").unwrap();
+        store.close().unwrap();
+        assert_eq!(all(&open(&fs)).len(), 5);
+    }
+}
+
+/// [`TestPenultimateMemCorruption`]
+#[test]
+fn damage_in_a_log_that_was_synced_is_refused() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    for n in 0..5 {
+        store.put_at(&key(n), b"value", Durability::Sync).unwrap();
+    }
+    drop(store);
+    let wal = files(&fs, "wal").remove(0);
+    alter(&fs, &wal, |bytes| bytes[80] ^= 1);
+    let (file, offset, _) = corrupt(Store::open(DIR, options(&fs)));
+    assert!(file == wal && offset <= 80, "{offset}");
+}
+
+#[test]
+fn a_lost_end_of_an_earlier_segment_gives_up_the_later_one() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    // Two segments are left behind: nothing flushes them here.
+    let mut n = 0;
+    while files(&fs, "wal").len() < 2 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+    }
+    store.put(&key(9_999), b"in the second").unwrap();
+    let image = fs.image();
+    let first = files(&fs, "wal").remove(0);
+    let fs = MemFs::from_image(&image);
+    alter(&fs, &first, |bytes| bytes.truncate(bytes.len() - 1));
+    let store = open(&fs);
+    let left = all(&store);
+    assert!(!left.contains_key(&key(9_999)) && left.len() == n as usize - 2, "a prefix is left: {}", left.len());
+    store.put(&key(n - 2), &[b'v'; 100]).unwrap();
+    store.close().unwrap();
+    assert!(text(&open(&fs), &key(9_999)).is_none(), "what was given up does not come back");
+}
+
+/// [`TestManifestChecksum`, `TestManifestMagic`]
+#[test]
+fn every_flipped_byte_of_a_closed_store_is_detected_or_harmless() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    for n in 0..40 {
+        let len = if n % 7 == 0 { 300 } else { 60 };
+        store.put(&key(n), &vec![b'a' + (n % 20) as u8; len]).unwrap();
+    }
+    store.delete(&key(3)).unwrap();
+    store.flush().unwrap();
+    store.put(&key(50), b"in the log").unwrap();
+    let truth = all(&store);
+    store.close().unwrap();
+    let image = fs.image();
+    let mut detected = 0;
+    for (path, bytes) in &image {
+        for at in 0..bytes.len() {
+            let fs = MemFs::from_image(&image);
+            alter(&fs, path, |bytes| bytes[at] ^= 0x40);
+            let shown = Store::open(DIR, options(&fs)).and_then(|store| store.iter().collect::<Result<BTreeMap<_, _>, _>>());
+            match shown {
+                Err(Error::Corrupt { .. } | Error::Format { .. }) => detected += 1,
+                Err(e) => panic!("{}: {e}", path.display()),
+                Ok(shown) => assert_eq!(shown, truth, "byte {at} of {}", path.display()),
+            }
+        }
+    }
+    assert!(detected > 1_000, "{detected}");
+}
+
+/// [`TestManifestRewrite`, `TestReloadDiscardStats`]
+#[test]
+fn the_manifest_is_rewritten_when_it_has_grown() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let mut lengths = Vec::new();
+    for n in 0..500 {
+        store.put(&key(n % 10), format!("{n}").as_bytes()).unwrap();
+        store.flush().unwrap();
+        while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+        lengths.push(fs.image()[Path::new("/db/manifest")].len());
+    }
+    assert!(lengths.windows(2).any(|w| w[1] < w[0]), "it never got shorter: {:?}", lengths.last());
+    store.close().unwrap();
+    assert_eq!(text(&open(&fs), &key(9)).as_deref(), Some("499"));
+}
+
+#[test]
+fn a_file_that_the_manifest_names_must_be_there() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..40).for_each(|n| store.put(&key(n), &[b'x'; 250]).unwrap());
+    store.flush().unwrap();
+    store.close().unwrap();
+    let image = fs.image();
+    for path in image.keys().filter(|path| path.extension().is_some_and(|e| e != "lock") || path.ends_with("manifest")) {
+        let fs = MemFs::from_image(&image);
+        fs.remove(path).unwrap();
+        let (file, ..) = corrupt(Store::open(DIR, options(&fs)));
+        assert_eq!(&file, path);
+    }
+}
+
+#[test]
+fn what_a_crash_left_unfinished_is_removed() {
+    let fs = MemFs::new();
+    open(&fs).close().unwrap();
+    for name in ["00000077.sst", "00000078.val", "00000079.wal.new", "manifest.new"] {
+        fs.create(&Path::new(DIR).join(name)).unwrap();
+    }
+    fs.create(Path::new("/db/notes.txt")).unwrap();
+    let store = open(&fs);
+    let names: Vec<_> = fs.paths().iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert!(
+        names.contains(&"notes.txt".to_owned()) && !names.iter().any(|n| n.starts_with("0000007") || n.ends_with(".new")),
+        "{names:?}"
+    );
+    // Numbers of what was removed are not given away again.
+    (0..60).for_each(|n| store.put(&key(n), &[b'x'; 100]).unwrap());
+    store.flush().unwrap();
+    assert!(files(&fs, "sst").iter().all(|p| p.file_stem().unwrap().to_str().unwrap().parse::<u32>().unwrap() > 79));
+}
+
+/// [`TestPidFile`]
+#[test]
+fn a_second_opening_is_refused_with_the_holders_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { fs: Arc::new(RealFs), ..Options::default() };
+    let store = Store::open(dir.path(), options()).unwrap();
+    match Store::open(dir.path(), options()).map(drop) {
+        Err(Error::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    store.close().unwrap();
+    Store::open(dir.path(), options()).unwrap();
+}
+
+/// [`TestInvalidKey`]
+#[test]
+fn keys_that_make_no_sense_are_refused() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let long = vec![b'k'; 1 << 16];
+    for key in [&b""[..], &long] {
+        assert!(matches!(store.put(key, b"v"), Err(Error::InvalidKey { .. })));
+        assert!(matches!(store.delete(key), Err(Error::InvalidKey { .. })));
+        let mut batch = Batch::new();
+        batch.put(b"good", b"v");
+        batch.put(key, b"v");
+        assert!(matches!(store.write(batch, Durability::Write), Err(Error::InvalidKey { .. })));
+    }
+    assert_eq!(all(&store).len(), 0);
+    store.put(&long[1..], b"v").unwrap();
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let fs = MemFs::new();
+    type Change = fn(&mut Options);
+    let wrong: [(&str, Change); 6] = [
+        ("memtables", |o| o.memtables = 1),
+        ("level0_slow", |o| o.level0_slow = 1),
+        ("level_multiplier", |o| o.level_multiplier = 1),
+        ("table_size", |o| o.table_size = 1 << 40),
+        ("collect_ratio", |o| o.collect_ratio = 0.0),
+        ("sync", |o| o.sync = SyncPolicy::Interval(std::time::Duration::ZERO)),
+    ];
+    for (name, change) in wrong {
+        let mut options = options(&fs);
+        change(&mut options);
+        match Store::open(DIR, options).map(drop) {
+            Err(Error::Option { option, .. }) => assert_eq!(option, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// [`TestWriteAfterClose`, `TestCloseDBWhileReading`]
+#[test]
+fn a_closed_store_is_read_to_the_end_and_not_written() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..50).for_each(|n| store.put(&key(n), b"v").unwrap());
+    let mut iter = store.iter();
+    let snapshot = store.snapshot();
+    let mut transaction = store.transaction();
+    iter.advance().unwrap();
+    store.close().unwrap();
+    assert_eq!(iter.count(), 49);
+    assert_eq!(snapshot.get(&key(7)).unwrap().as_deref(), Some(&b"v"[..]));
+    transaction.put(&key(1), b"w").unwrap();
+    assert!(matches!(transaction.commit(Durability::Write), Err(Error::Closed { .. })));
+}
+
+/// [`TestTxnWriteSkew`]
+#[test]
+fn write_skew_is_caught() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    store.put(b"ax", b"100").unwrap();
+    store.put(b"ay", b"100").unwrap();
+    let spend = |txn: &mut Transaction, from: &[u8]| {
+        let sum: u32 = [b"ax", b"ay"]
+            .iter()
+            .map(|k| String::from_utf8(txn.get(*k).unwrap().unwrap()).unwrap().parse::<u32>().unwrap())
+            .sum();
+        assert_eq!(sum, 200);
+        txn.put(from, b"0").unwrap();
+    };
+    let (mut one, mut two) = (store.transaction(), store.transaction());
+    spend(&mut one, b"ax");
+    spend(&mut two, b"ay");
+    one.commit(Durability::Write).unwrap();
+    assert!(matches!(two.commit(Durability::Write), Err(Error::Conflict)));
+    assert_eq!((text(&store, b"ax").as_deref(), text(&store, b"ay").as_deref()), (Some("0"), Some("100")));
+}
+
+/// [`TestConflict`]
+#[test]
+fn of_two_that_create_a_key_one_wins() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let (mut one, mut two, three) = (store.transaction(), store.transaction(), store.transaction());
+    for txn in [&mut one, &mut two] {
+        assert_eq!(txn.get(b"new").unwrap(), None);
+        txn.put(b"new", b"mine").unwrap();
+    }
+    two.commit(Durability::Write).unwrap();
+    assert!(matches!(one.commit(Durability::Write), Err(Error::Conflict)));
+    // One that read nothing of it, and one that begins now, do not conflict.
+    three.commit(Durability::Write).unwrap();
+    let mut four = store.transaction();
+    assert_eq!(four.get(b"new").unwrap().as_deref(), Some(&b"mine"[..]));
+    four.delete(b"new").unwrap();
+    four.commit(Durability::Sync).unwrap();
+    assert_eq!(text(&store, b"new"), None);
+}
+
+#[test]
+fn a_key_that_appears_in_a_range_that_was_read_is_a_conflict() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    store.put(b"b", b"1").unwrap();
+    let read = |range: std::ops::Range<&str>| {
+        let mut txn = store.transaction();
+        let found = txn.range(range).unwrap();
+        txn.put(b"sum", found.len().to_string().as_bytes()).unwrap();
+        txn
+    };
+    let (inside, outside) = (read("a".."c"), read("c".."d"));
+    store.put(b"bb", b"1").unwrap();
+    assert!(matches!(inside.commit(Durability::Write), Err(Error::Conflict)));
+    outside.commit(Durability::Write).unwrap();
+}
+
+/// [`TestTxnVersions`, `TestTxnIterationEdgeCase`]
+#[test]
+fn a_transaction_sees_its_moment_and_itself() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    store.put(b"a", b"1").unwrap();
+    store.put(b"b", b"1").unwrap();
+    let mut txn = store.transaction();
+    txn.put(b"b", b"2").unwrap();
+    txn.put(b"c", b"2").unwrap();
+    txn.delete(b"a").unwrap();
+    store.put(b"d", b"later").unwrap();
+    store.flush().unwrap();
+    store.compact().unwrap();
+    let seen = txn.range::<&[u8]>(..).unwrap();
+    assert_eq!(seen, [(b"b".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"2".to_vec())]);
+    assert_eq!(txn.get(b"a").unwrap(), None);
+    drop(txn);
+    assert_eq!(all(&store).len(), 3, "dropped, it changed nothing");
+}
+
+/// [the "bank" consistency tool]
+#[test]
+fn transfers_between_threads_keep_the_sum() {
+    let fs = MemFs::new();
+    let store = Store::open(DIR, Options { background: true, ..options(&fs) }).unwrap();
+    let accounts = 8u32;
+    (0..accounts).for_each(|n| store.put(&key(n), b"100").unwrap());
+    let sum = |entries: Vec<(Vec<u8>, Vec<u8>)>| -> i64 {
+        entries.iter().map(|(_, v)| String::from_utf8_lossy(v).parse::<i64>().unwrap()).sum()
+    };
+    let conflicts = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (store, conflicts) = (&store, &conflicts);
+            scope.spawn(move || {
+                for n in 0..300u32 {
+                    let (from, to) = ((n * 7 + thread) % accounts, (n * 5 + thread * 3 + 1) % accounts);
+                    if from == to {
+                        continue;
+                    }
+                    let mut txn = store.transaction();
+                    let mut amount = |n| String::from_utf8(txn.get(&key(n)).unwrap().unwrap()).unwrap().parse::<i64>().unwrap();
+                    let (a, b) = (amount(from) - 1, amount(to) + 1);
+                    txn.put(&key(from), a.to_string().as_bytes()).unwrap();
+                    txn.put(&key(to), b.to_string().as_bytes()).unwrap();
+                    match txn.commit(Durability::Write) {
+                        Ok(()) => {}
+                        Err(Error::Conflict) => drop(conflicts.fetch_add(1, Ordering::Relaxed)),
+                        Err(e) => panic!("{e}"),
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..100 {
+                let seen = store.snapshot().range::<&[u8]>(..).collect::<Result<Vec<_>, _>>().unwrap();
+                assert_eq!(sum(seen), 800);
+            }
+        });
+    });
+    assert_eq!(sum(all(&store).into_iter().collect()), 800);
+}
+
+/// [`TestExpiry`, `TestExpiryImproperDBClose`]
+#[test]
+fn a_value_ends_at_its_time_wherever_it_lies() {
+    let fs = MemFs::new();
+    let now = Arc::new(AtomicU64::new(100));
+    let clock = now.clone();
+    let open = || {
+        Store::open(
+            DIR,
+            Options {
+                clock: Clock::new({
+                    let clock = clock.clone();
+                    move || clock.load(Ordering::Relaxed)
+                }),
+                ..options(&fs)
+            },
+        )
+        .unwrap()
+    };
+    let store = open();
+    let mut batch = Batch::new();
+    batch.put(b"short", b"older");
+    batch.put_until(b"short", b"v", 110);
+    batch.put_until(b"large", &[b'v'; 500], 120);
+    store.write(batch, Durability::Write).unwrap();
+    let shown = |store: &Store| all(store).keys().map(|k| String::from_utf8(k.clone()).unwrap()).collect::<Vec<_>>();
+    assert_eq!(shown(&store), ["large", "short"]);
+    drop(store);
+    let store = open();
+    now.store(110, Ordering::Relaxed);
+    assert_eq!(shown(&store), ["large"], "what it hid does not come back");
+    store.flush().unwrap();
+    assert_eq!((store.get(b"short").unwrap(), shown(&store).len()), (None, 1));
+    now.store(120, Ordering::Relaxed);
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert_eq!(stats.levels.iter().map(|l| l.entries).sum::<u64>() + stats.value_log, 0, "nothing is kept of it");
+}
+
+/// [`TestValueGC`, `TestVlogGCRaceDeletedKeyReappears`]
+#[test]
+fn collected_values_leave_the_disk_and_deleted_keys_stay_away() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    for n in 0..60 {
+        store.put(&key(n), &[b'a' + (n % 26) as u8; 400]).unwrap();
+    }
+    store.flush().unwrap();
+    (0..60).filter(|n| n % 3 != 0).for_each(|n| store.delete(&key(n)).unwrap());
+    let held = store.snapshot();
+    store.flush().unwrap();
+    while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+    drop(held);
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert_eq!(all(&store).len(), 20);
+    assert!(stats.value_log < 20 * 500 && stats.value_log_live <= stats.value_log, "{stats:?}");
+    assert_eq!(files(&fs, "val").len(), 1, "files without a pointer are gone");
+    store.close().unwrap();
+    let store = open(&fs);
+    assert!((0..60).all(|n| store.get(&key(n)).unwrap().is_some() == (n % 3 == 0)));
+    store.verify().unwrap();
+}
+
+/// [`TestL0Stall`]
+#[test]
+fn a_full_level_0_holds_writes_up_until_it_is_compacted() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    for n in 0..2_000u32 {
+        store.put(&key(n.wrapping_mul(7_919) % 500), &[b'x'; 120]).unwrap();
+        let stats = store.stats();
+        assert!(stats.levels[0].tables <= 6 && stats.memtables <= 3, "{stats:?}");
+    }
+    assert!(store.stats().stalls > 0 && store.stats().compactions > 0);
+    assert_eq!(all(&store).len(), 500);
+}
+
+#[test]
+fn a_full_disk_stops_nothing_for_good() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
+    let mut refused = 0;
+    for n in 0..300 {
+        if n % 10 == 0 {
+            failing.arm(Plan { kind: CallKind::Write, skip: n / 10 % 3, times: 1, fault: Fault::Enospc });
+        }
+        match store.put(&key(n as u32), &[b'x'; 100]) {
+            Ok(()) => {}
+            Err(Error::Full { .. }) => {
+                refused += 1;
+                assert_eq!(store.get(&key(n as u32)).unwrap(), None, "what was refused is not there");
+                store.put(&key(n as u32), &[b'x'; 100]).unwrap();
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(refused > 10, "{refused}");
+    assert_eq!(all(&store).len(), 300);
+    store.close().unwrap();
+    assert_eq!(all(&open(&fs)).len(), 300);
+}
+
+/// [`TestSyncForReadingTheEntriesThatWereSynced`]
+#[test]
+fn a_failed_sync_stops_the_store_until_it_is_opened_again() {
+    let fs = MemFs::new();
+    for kind in [CallKind::Sync, CallKind::SyncDir] {
+        let failing = FailingFs::new(Arc::new(fs.clone()));
+        let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
+        store.put(b"before", b"1").unwrap();
+        failing.arm(Plan { kind, skip: 0, times: 1, fault: Fault::Eio });
+        assert!(matches!(store.flush(), Err(Error::Poisoned { .. })));
+        assert!(matches!(store.put(b"after", b"1"), Err(Error::Poisoned { .. })));
+        assert!(matches!(store.put_at(b"after", b"1", Durability::Sync), Err(Error::Poisoned { .. })));
+        assert_eq!(text(&store, b"before").as_deref(), Some("1"), "reads go on");
+        drop(store);
+        assert_eq!(all(&open(&fs)).len(), 1);
+    }
+}
+
+#[test]
+fn background_threads_flush_and_compact_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = options(&MemFs::new());
+    let store = Store::open(dir.path(), Options { background: true, fs: Arc::new(RealFs), ..small }).unwrap();
+    for n in 0..5_000u32 {
+        store.put(&key(n.wrapping_mul(7_919) % 1_000), &[b'x'; 60]).unwrap();
+    }
+    assert_eq!(all(&store).len(), 1_000);
+    let stats = store.stats();
+    assert!(stats.flushes > 10 && stats.compactions > 0 && stats.background_error.is_none(), "{stats:?}");
+    store.close().unwrap();
+    let store = Store::open(dir.path(), Options { fs: Arc::new(RealFs), ..Options::default() }).unwrap();
+    assert_eq!(all(&store).len(), 1_000);
+    store.verify().unwrap();
+}
+
+#[test]
+fn reads_that_miss_touch_no_block() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..100).for_each(|n| store.put(&key(2 * n), b"v").unwrap());
+    store.flush().unwrap();
+    store.compact().unwrap();
+    let before = store.stats();
+    (0..100).for_each(|n| assert_eq!(store.get(&key(2 * n + 1)).unwrap(), None));
+    let after = store.stats();
+    let looked = after.cache_hits + after.cache_misses - before.cache_hits - before.cache_misses;
+    assert!(looked <= 3, "{looked} blocks for 100 keys that are not there");
+}
