@@ -1,11 +1,12 @@
 //! Places in sorted sources, and several sources as one.
 
 use super::entry::{Tag, order};
-use super::memtable::Place;
+use super::memtable::{Memtable, Versioned};
 use super::sstable::{Table, TableCursor};
 use super::wal::Memory;
 use crate::error::Result;
 use std::cmp::Ordering;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A place among versions in order. A cursor that has run off either end shows nothing until it is placed again.
@@ -24,54 +25,74 @@ pub(super) trait Cursor {
     fn current(&self) -> Option<(&[u8], Tag, &[u8])>;
 }
 
-/// A place in a memtable.
+/// A place in a memtable. Versions are taken out a few at a time, more the further it goes; what is written
+/// meanwhile is newer than whoever reads may see.
 #[derive(Debug)]
 pub(super) struct MemtableCursor {
     memory: Arc<Memory>,
-    place: Place,
+    chunk: Vec<Versioned>,
+    at: usize,
+    direction: Direction,
 }
+
+/// The least and the most versions that are taken out together.
+const CHUNK: (usize, usize) = (4, 128);
 
 impl MemtableCursor {
     pub(super) fn new(memory: Arc<Memory>) -> Self {
-        Self { memory, place: Place::default() }
+        Self { memory, chunk: Vec::new(), at: 0, direction: Direction::Forward }
+    }
+
+    fn fill(&mut self, from: Bound<&Versioned>, direction: Direction, limit: usize) -> Result<()> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        chunk.clear();
+        (self.at, self.direction) = (0, direction);
+        match direction {
+            Direction::Forward => self.memory.table.after(from, limit, &mut chunk),
+            Direction::Reverse => self.memory.table.before(from, limit, &mut chunk),
+        }
+        self.chunk = chunk;
+        Ok(())
+    }
+
+    fn go(&mut self, direction: Direction) -> Result<()> {
+        if direction == self.direction && self.at + 1 < self.chunk.len() {
+            self.at += 1;
+            return Ok(());
+        }
+        let Some(here) = self.chunk.get(self.at).cloned() else { return Ok(()) };
+        let limit = if direction == self.direction { (2 * self.chunk.len()).clamp(CHUNK.0, CHUNK.1) } else { CHUNK.0 };
+        self.fill(Bound::Excluded(&here), direction, limit)
     }
 }
 
 impl Cursor for MemtableCursor {
     fn first(&mut self) -> Result<()> {
-        self.place = self.memory.table.first();
-        Ok(())
+        self.fill(Bound::Unbounded, Direction::Forward, CHUNK.0)
     }
 
     fn last(&mut self) -> Result<()> {
-        self.place = self.memory.table.last();
-        Ok(())
+        self.fill(Bound::Unbounded, Direction::Reverse, CHUNK.0)
     }
 
     fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        self.place = self.memory.table.seek(key, tag);
-        Ok(())
+        self.fill(Bound::Included(&Memtable::place(key, tag)), Direction::Forward, CHUNK.0)
     }
 
     fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        self.place = self.memory.table.seek_before(key, tag);
-        Ok(())
+        self.fill(Bound::Excluded(&Memtable::place(key, tag)), Direction::Reverse, CHUNK.0)
     }
 
     fn next(&mut self) -> Result<()> {
-        if self.current().is_some() {
-            self.place = self.memory.table.next(self.place);
-        }
-        Ok(())
+        self.go(Direction::Forward)
     }
 
     fn prev(&mut self) -> Result<()> {
-        self.place = self.memory.table.prev(self.place);
-        Ok(())
+        self.go(Direction::Reverse)
     }
 
     fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
-        self.memory.table.at(self.place)
+        self.chunk.get(self.at).map(Versioned::parts)
     }
 }
 

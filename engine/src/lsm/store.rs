@@ -115,7 +115,7 @@ impl Core {
         names.remove_orphans(&*fs, dir, &manifest)?;
         let flushed = manifest.levels.all().map(|t| t.max_seq).max().unwrap_or(0);
         let segments: Vec<u64> = names.logs.iter().copied().filter(|n| *n >= manifest.levels.log).collect();
-        let mut recovered = wal::recover(&*fs, dir, &segments, flushed)?;
+        let mut recovered = wal::recover(&*fs, dir, &segments, flushed, options.memtable_size)?;
         if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
             // What survived a killed process may be in the kernel only; show nothing that power loss could take back.
             for Memory { log, .. } in &recovered.memories {
@@ -211,9 +211,8 @@ impl Core {
                 Durability::Write | Durability::Sync => log.append(b'W', body),
             };
             let position = position.map_err(|e| self.note_poison(e))?;
-            for (seq, (kind, key, stored)) in (first..).zip(changes.iter()) {
-                writer.memory.table.insert(key, kind.tag(seq), stored);
-            }
+            let versions = (first..).zip(changes.iter()).map(|(seq, (kind, key, stored))| (key, kind.tag(seq), stored));
+            writer.memory.table.insert(versions);
             self.recent.note(changes.iter().map(|(_, key, _)| key), last);
             writer.next_seq = last + 1;
             self.visible.store(last, Ordering::Release);
@@ -271,7 +270,7 @@ impl Core {
     fn rotate(&self, writer: &mut Writer) -> Result<()> {
         self.settled(&writer.memory)?;
         let number = self.number();
-        let begun = wal::begin(&*self.fs, &self.dir, number, writer.next_seq, Some(&writer.memory));
+        let begun = wal::begin(&*self.fs, &self.dir, number, writer.next_seq, Some(&writer.memory), self.options.memtable_size);
         let fresh = match begun {
             Ok(fresh) => Arc::new(fresh),
             // It never got its name.
@@ -724,7 +723,7 @@ fn create(fs: &dyn Fs, dir: &Path, names: &Names) -> Result<()> {
     if !only_first {
         return Err(missing(dir, "manifest"));
     }
-    wal::begin(fs, dir, 1, 1, None)?;
+    wal::begin(fs, dir, 1, 1, None, 0)?;
     let parent = crate::fs::parent(dir);
     fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
     Manifest::open(fs, dir).map(drop)

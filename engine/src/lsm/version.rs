@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, LevelCursor};
 use super::entry::Tag;
-use super::sstable::{Caches, Table, TableCursor, hash};
+use super::sstable::{Caches, Table, TableCursor};
 use super::value_log::ValueFile;
 use crate::error::Result;
 use crate::fs::Fs;
@@ -192,9 +192,8 @@ impl Version {
         before.values.iter().filter(|(n, _)| !self.values.contains_key(n)).for_each(|(_, file)| file.retire());
     }
 
-    /// Shows the newest version of a key that is not above `tag`.
-    pub(super) fn get<R>(&self, key: &[u8], tag: Tag, look: &mut dyn FnMut(Tag, &[u8]) -> R) -> Result<Option<R>> {
-        let hash = hash(key);
+    /// Shows the newest version of a key with this hash that is not above `tag`.
+    pub(super) fn get<R>(&self, key: &[u8], hash: u64, tag: Tag, look: &mut dyn FnMut(Tag, &[u8]) -> R) -> Result<Option<R>> {
         for table in &self.tables[0] {
             if table.meta.overlaps(key, key)
                 && let Some(found) = table.get(key, hash, tag, &mut *look)?

@@ -2,6 +2,7 @@
 
 use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
 use super::entry::{Kind, Tag, unpack};
+use super::sstable::hash;
 use super::value_log::Pointer;
 use super::version::Version;
 use super::wal::Memory;
@@ -29,7 +30,7 @@ pub(super) enum Said<R> {
 impl View {
     /// Shows the value of a key as of a sequence number, if it has one.
     pub(super) fn get<R>(&self, dir: &Path, key: &[u8], seq: u64, now: u64, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        let tag = Tag::newest_of(seq);
+        let (tag, hash) = (Tag::newest_of(seq), hash(key));
         let mut look = Some(look);
         let mut said = |tag: Tag, stored: &[u8]| -> Result<Said<R>> {
             let nonsense = || nonsense(dir, key);
@@ -43,10 +44,13 @@ impl View {
             Ok(look.take().map_or(Said::Nothing, |look| Said::Value(look(value))))
         };
         let memories = std::iter::once(&self.active).chain(&self.immutable);
-        let found = memories.filter(|m| !m.table.is_empty()).find_map(|m| m.table.get(key, tag));
+        let found = memories.filter(|m| !m.table.is_empty()).find_map(|m| m.table.get(key, hash, tag));
         let said = match found {
-            Some((tag, stored)) => said(tag, stored)?,
-            None => self.version.get(key, tag, &mut said)?.transpose()?.unwrap_or(Said::Nothing),
+            Some(found) => {
+                let (_, tag, stored) = found.parts();
+                said(tag, stored)?
+            }
+            None => self.version.get(key, hash, tag, &mut said)?.transpose()?.unwrap_or(Said::Nothing),
         };
         match said {
             Said::Nothing => Ok(None),

@@ -61,8 +61,15 @@ pub(super) fn number_of(name: &str, extension: &str) -> Option<u64> {
     (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-/// Begins a segment behind another, whose writes are all in the kernel.
-pub(super) fn begin(fs: &dyn Fs, dir: &Path, number: u64, first_seq: u64, before: Option<&Memory>) -> Result<Memory> {
+/// Begins a memtable of so many bytes and its segment, behind another whose writes are all in the kernel.
+pub(super) fn begin(
+    fs: &dyn Fs,
+    dir: &Path,
+    number: u64,
+    first_seq: u64,
+    before: Option<&Memory>,
+    size: usize,
+) -> Result<Memory> {
     let path = dir.join(file_name(number));
     let link = Link {
         first_seq,
@@ -75,7 +82,7 @@ pub(super) fn begin(fs: &dyn Fs, dir: &Path, number: u64, first_seq: u64, before
     Framing::Binary.encode(&mut content, b'L', &body, Framing::checksum(b'L', &body), None);
     let file = create_segment(fs, &path, Header::Wal, &content)?;
     let end = (Header::Wal.line().len() + content.len()) as u64;
-    Ok(Memory { table: Memtable::default(), log: Log::new(&path, Framing::Binary, file, end, end), number })
+    Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, file, end, end), number })
 }
 
 /// What the segments held.
@@ -103,12 +110,12 @@ struct Segment {
 
 /// Reads the segments with these numbers and cuts off what a crash left of their end. Writes up to `flushed`
 /// are in tables.
-pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64) -> Result<Recovered> {
+pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, size: usize) -> Result<Recovered> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut broken: Option<String> = None;
     let mut given_up = Vec::new();
     for &number in numbers {
-        let segment = read(fs, dir.join(file_name(number)), number)?;
+        let segment = read(fs, dir.join(file_name(number)), number, size)?;
         if broken.is_none()
             && let Some(last) = segments.last()
         {
@@ -183,15 +190,15 @@ fn segment_start() -> u64 {
     (Header::Wal.line().len() + link.len()) as u64
 }
 
-/// Reads a segment. Its first record was synced before it got its name.
-fn read(fs: &dyn Fs, path: PathBuf, number: u64) -> Result<Segment> {
+/// Reads a segment into a memtable of so many bytes. Its first record was synced before it got its name.
+fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize) -> Result<Segment> {
     let file = fs.open(&path).map_err(|e| Error::io("open", &path, e))?;
     if identify(&*file, &path)? != Some(Header::Wal) {
         return Err(corrupt(&path, 0, "it is no segment of a write-ahead log".to_owned()));
     }
     let len = file.len().map_err(|e| Error::io("read", &path, e))?;
     let start = Header::Wal.line().len() as u64;
-    let table = Memtable::default();
+    let table = Memtable::new(size);
     let (mut link, mut max_seq) = (None, 0);
     let found = replay(&*file, &path, Framing::Binary, start..len, Mode::Strict, |offset, kind, body| {
         let wrong = |what: &str| corrupt(&path, offset, what.to_owned());
@@ -202,9 +209,7 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64) -> Result<Segment> {
                 if first <= max_seq {
                     return Err(wrong("a write that is older than the one before it"));
                 }
-                for (seq, (kind, key, stored)) in (first..).zip(changes) {
-                    table.insert(key, kind.tag(seq), stored);
-                }
+                table.insert((first..).zip(changes).map(|(seq, (kind, key, stored))| (key, kind.tag(seq), stored)));
                 max_seq = first + u64::from(count).max(1) - 1;
             }
             // Says nothing but how far the log was synced.

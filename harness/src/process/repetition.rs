@@ -9,6 +9,7 @@ use crate::result::Role;
 use crate::scenario::BenchPlan;
 use crate::subject::{Registry, Session, SubjectError};
 use crate::workload::Workload;
+use crate::workload::db_bench::{self, DbBench};
 use crate::workload::outcome::{PhaseSample, Repetition};
 use crate::workload::random::mix;
 use crate::workload::stream::{Action, Call, Stream};
@@ -47,6 +48,9 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
     let seed = mix(task.seed, &[task.repetition]);
     let meter = || Meter { fs: &fs, calls: fs.calls(), usage: usage() };
     let level = task.store.level();
+    if let Workload::DbBench(spec) = &task.store.workload {
+        return write_out(task, db_bench(spec, task, &open, &meter, seed)?);
+    }
     let mut phases = Vec::new();
     let mut session = open()?;
     match &task.store.workload {
@@ -120,6 +124,37 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
         close.shrunk = Some(space(&task.store.dir).0);
     }
     write_out(task, phases)
+}
+
+/// LevelDB's benchmarks, one after the other; those that begin with an empty store get one.
+fn db_bench<'f>(
+    spec: &DbBench,
+    task: &BenchTask,
+    open: &dyn Fn() -> Result<Box<dyn Session>, SubjectError>,
+    meter: &dyn Fn() -> Meter<'f>,
+    seed: u64,
+) -> Result<Vec<PhaseSample>, SubjectError> {
+    let mut session = open()?;
+    let mut phases: Vec<PhaseSample> = Vec::new();
+    for (number, &name) in spec.list.iter().enumerate() {
+        if name.is_fresh() && number > 0 {
+            session.close()?;
+            std::fs::remove_dir_all(&task.store.dir)?;
+            std::fs::create_dir_all(&task.store.dir)?;
+            session = open()?;
+        }
+        let store = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+        let before = meter();
+        let sample = before.read(db_bench::run(spec, name, store, task.store.level(), mix(seed, &[number as u64]))?);
+        let again = phases.iter().filter(|p| p.name.split('-').next() == Some(name.text())).count();
+        let name = if again == 0 { sample.name.clone() } else { format!("{}-{}", sample.name, again + 1) };
+        phases.push(PhaseSample { name, ..sample }.with_space(space(&task.store.dir)));
+    }
+    phases.push(timed("close", &meter(), || session.close())?.with_space(space(&task.store.dir)));
+    let before = meter();
+    let reopened = timed("open", &before, || open()?.close())?;
+    phases.push(reopened);
+    Ok(phases)
 }
 
 /// Time to first payment: here or in virtual time, fitted or as told.

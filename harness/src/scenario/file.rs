@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 10] = [
+const BUILTIN: [(&str, &str); 11] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
@@ -28,6 +28,7 @@ const BUILTIN: [(&str, &str); 10] = [
     ("faults", include_str!("../../../scenarios/faults.toml")),
     ("lsm", include_str!("../../../scenarios/lsm.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
+    ("db-bench", include_str!("../../../scenarios/db-bench.toml")),
 ];
 
 /// How much to run.

@@ -4,28 +4,37 @@
 //! tables and levels so small that a hundred writes bring flushes, compactions and collections of the value log
 //! about, and with batches that are transactions: what crashes have to meet.
 
-use super::{Change, Contents, Promise, Session, Site, Subject, SubjectError};
-use engine::lsm::{Batch, Options, Store};
+use super::{Change, Contents, Ordered, Promise, Session, Site, Subject, SubjectError};
+use engine::lsm::{Batch, Compression, Options, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The LSM store.
 #[derive(Clone, Copy, Debug)]
-pub struct Lsm {
-    small: bool,
+pub struct Lsm(Size);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Default,
+    Lz4,
+    Small,
 }
 
 impl Lsm {
     /// With the store's defaults.
-    pub const DEFAULT: Self = Self { small: false };
+    pub const DEFAULT: Self = Self(Size::Default);
+    /// With LZ4 where the default is Snappy, to be compared with stores that have that.
+    pub const LZ4: Self = Self(Size::Lz4);
     /// With everything small.
-    pub const SMALL: Self = Self { small: true };
+    pub const SMALL: Self = Self(Size::Small);
 
     fn options(self, site: &Site<'_>) -> Options {
         let options = Options { sync: site.sync, background: site.background, fs: site.fs.clone(), ..Options::default() };
-        if !self.small {
-            return options;
+        match self.0 {
+            Size::Default => return options,
+            Size::Lz4 => return Options { compression: Compression::Lz4, ..options },
+            Size::Small => {}
         }
         Options {
             memtable_size: 3 << 10,
@@ -56,7 +65,11 @@ struct LsmSession {
 
 impl Subject for Lsm {
     fn name(&self) -> &str {
-        if self.small { "lsm-small" } else { "lsm" }
+        match self.0 {
+            Size::Default => "lsm",
+            Size::Lz4 => "lsm-lz4",
+            Size::Small => "lsm-small",
+        }
     }
 
     fn version(&self) -> String {
@@ -64,7 +77,11 @@ impl Subject for Lsm {
     }
 
     fn about(&self) -> String {
-        let size = if self.small { "everything small, so that crashes meet flushes and compactions" } else { "its defaults" };
+        let size = match self.0 {
+            Size::Default => "its defaults",
+            Size::Lz4 => "its defaults, but LZ4",
+            Size::Small => "everything small, so that crashes meet flushes and compactions",
+        };
         format!("the engine's LSM store with {size}")
     }
 
@@ -91,7 +108,7 @@ impl Subject for Lsm {
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
         let store = Store::open(site.dir.join("lsm"), self.options(site))?;
         let prefixes = site.tables.iter().map(|table| format!("{}/", table.name)).collect();
-        Ok(Box::new(LsmSession { store, prefixes, transactions: self.small }))
+        Ok(Box::new(LsmSession { store, prefixes, transactions: self.0 == Size::Small }))
     }
 }
 
@@ -190,8 +207,48 @@ impl Session for LsmSession {
         Some(format!("cut {} bytes at offset {} of {}: {}", cut.len, cut.offset, path.display(), cut.what))
     }
 
+    fn ordered(&self) -> Option<&dyn Ordered> {
+        Some(self)
+    }
+
     fn close(self: Box<Self>) -> Result<(), SubjectError> {
         Ok(self.store.close()?)
+    }
+}
+
+impl Ordered for LsmSession {
+    fn put(&self, key: &[u8], value: &[u8], level: Durability) -> Result<(), SubjectError> {
+        Ok(self.store.put_at(key, value, level)?)
+    }
+
+    fn delete(&self, key: &[u8], level: Durability) -> Result<(), SubjectError> {
+        Ok(self.store.delete_at(key, level)?)
+    }
+
+    fn write(&self, puts: &[(&[u8], &[u8])], level: Durability) -> Result<(), SubjectError> {
+        let mut batch = Batch::new();
+        puts.iter().for_each(|(key, value)| batch.put(key, value));
+        Ok(self.store.write(batch, level)?)
+    }
+
+    fn get(&self, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool, SubjectError> {
+        Ok(self.store.get_with(key, look)?.is_some())
+    }
+
+    fn scan(&self, from: &[u8], limit: usize, reverse: bool, look: &mut dyn FnMut(&[u8], &[u8])) -> Result<u64, SubjectError> {
+        let mut entries = if reverse { self.store.range_reverse(..=from) } else { self.store.range(from..) };
+        let mut seen = 0;
+        while seen < limit as u64
+            && let Some((key, value)) = entries.advance()?
+        {
+            look(key, value);
+            seen += 1;
+        }
+        Ok(seen)
+    }
+
+    fn compact(&self) -> Result<(), SubjectError> {
+        Ok(self.store.compact()?)
     }
 }
 

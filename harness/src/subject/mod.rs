@@ -173,6 +173,11 @@ pub trait Session: Send + Sync {
         None
     }
 
+    /// The interface of a store of ordered bytes, for the benchmarks of such stores.
+    fn ordered(&self) -> Option<&dyn Ordered> {
+        None
+    }
+
     /// Ends the session and says whether everything reached its place.
     fn close(self: Box<Self>) -> Result<(), SubjectError>;
 }
@@ -193,6 +198,27 @@ pub trait Records: Send + Sync {
 
     /// Looks at a value in place and returns its number.
     fn read(&self, key: &str) -> Option<i64>;
+}
+
+/// A store of bytes in the order of their keys.
+pub trait Ordered: Send + Sync {
+    /// Sets a value.
+    fn put(&self, key: &[u8], value: &[u8], level: Durability) -> Result<(), SubjectError>;
+
+    /// Deletes a key.
+    fn delete(&self, key: &[u8], level: Durability) -> Result<(), SubjectError>;
+
+    /// Sets several values that are there together or not at all.
+    fn write(&self, puts: &[(&[u8], &[u8])], level: Durability) -> Result<(), SubjectError>;
+
+    /// Looks at a value; whether it is there.
+    fn get(&self, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool, SubjectError>;
+
+    /// Looks at up to `limit` entries from a key on, upwards or downwards; how many there were.
+    fn scan(&self, from: &[u8], limit: usize, reverse: bool, look: &mut dyn FnMut(&[u8], &[u8])) -> Result<u64, SubjectError>;
+
+    /// Reclaims all the space it can.
+    fn compact(&self) -> Result<(), SubjectError>;
 }
 
 /// What a store could not do.

@@ -21,7 +21,7 @@ impl Registry {
     /// The bundled subjects and those of the caller, which win where names meet.
     pub fn new(own: Vec<Arc<dyn Subject>>) -> Self {
         let mut subjects: Vec<Arc<dyn Subject>> =
-            vec![Arc::new(typed::Typed), Arc::new(lsm::Lsm::DEFAULT), Arc::new(lsm::Lsm::SMALL)];
+            vec![Arc::new(typed::Typed), Arc::new(lsm::Lsm::DEFAULT), Arc::new(lsm::Lsm::LZ4), Arc::new(lsm::Lsm::SMALL)];
         subjects.extend(baseline::all());
         subjects.extend(canary::controls());
         subjects.extend(canary::all());

@@ -1,6 +1,7 @@
 //! Seeded generators of operations, one file for each family of workloads.
 
 pub mod commit;
+pub mod db_bench;
 pub mod go_persist;
 pub mod hub;
 pub mod load;
@@ -30,6 +31,8 @@ pub enum Workload {
     GoPersist(go_persist::GoPersist),
     /// go-persist's load benchmark.
     Load(load::Load),
+    /// LevelDB's benchmarks.
+    DbBench(db_bench::DbBench),
     /// Time to first payment.
     Ttfp(ttfp::TtfpSpec),
     /// Calls written down one by one.
@@ -44,7 +47,7 @@ impl Workload {
             Workload::Mixed(_) => &mixed::TABLES,
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
-            Workload::GoPersist(_) => &[],
+            Workload::GoPersist(_) | Workload::DbBench(_) => &[],
             Workload::Ttfp(_) => &ttfp::TABLES,
             Workload::Load(load) if load.records > 0 => &[],
             Workload::Load(_) => &load::TABLES,
@@ -60,6 +63,7 @@ impl Workload {
             Workload::Commit(spec) => spec.clients.max(1),
             Workload::GoPersist(spec) => spec.threads.max(1),
             Workload::Load(_) => 1,
+            Workload::DbBench(spec) => spec.threads.max(1),
             Workload::Script(spec) => spec.clients(),
             Workload::Ttfp(spec) => u64::from(spec.hubs + spec.payers + spec.payees),
         }
@@ -72,7 +76,7 @@ impl Workload {
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
             Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
             Workload::Script(spec) => Some(script::stream(spec, client)),
-            Workload::GoPersist(_) | Workload::Load(_) | Workload::Ttfp(_) => None,
+            Workload::GoPersist(_) | Workload::Load(_) | Workload::DbBench(_) | Workload::Ttfp(_) => None,
         }
     }
 }
