@@ -1,6 +1,6 @@
 //! Places in sorted sources, and several sources as one.
 
-use super::entry::{Tag, order};
+use super::entry::{Head, Tag, head, order};
 use super::memtable::{Memtable, Versioned};
 use super::sstable::{Table, TableCursor};
 use super::wal::Memory;
@@ -192,8 +192,8 @@ pub(super) enum Direction {
 /// Several sources as one, in one direction.
 pub(super) struct Merge<'a> {
     sources: Vec<Box<dyn Cursor + Send + 'a>>,
-    /// The sources that show something, the next version's first.
-    waiting: Vec<usize>,
+    /// The sources that show something, the next version's first, each with the head of its key.
+    waiting: Vec<(Head, usize)>,
     direction: Direction,
 }
 
@@ -207,8 +207,8 @@ impl<'a> Merge<'a> {
         self.waiting.clear();
         for n in 0..self.sources.len() {
             to(&mut *self.sources[n])?;
-            if self.sources[n].current().is_some() {
-                self.waiting.push(n);
+            if let Some((key, ..)) = self.sources[n].current() {
+                self.waiting.push((head(key), n));
                 self.settle(self.waiting.len() - 1);
             }
         }
@@ -223,23 +223,29 @@ impl<'a> Merge<'a> {
         }
     }
 
-    fn comes_first(&self, a: usize, b: usize) -> bool {
-        let (Some(a), Some(b)) = (self.sources[a].current(), self.sources[b].current()) else { return false };
-        let ordered = order((a.0, a.1), (b.0, b.1));
+    fn comes_first(&self, a: (Head, usize), b: (Head, usize)) -> bool {
+        let whole = || {
+            let (Some(a), Some(b)) = (self.sources[a.1].current(), self.sources[b.1].current()) else { return Ordering::Equal };
+            order((a.0, a.1), (b.0, b.1))
+        };
+        let ordered = a.0.cmp(&b.0).then_with(whole);
         ordered == if self.direction == Direction::Forward { Ordering::Less } else { Ordering::Greater }
     }
 
     /// To the next version in the merge's direction.
     pub(super) fn step(&mut self) -> Result<()> {
-        let Some(&top) = self.waiting.first() else { return Ok(()) };
+        let Some(&(_, top)) = self.waiting.first() else { return Ok(()) };
         let source = &mut self.sources[top];
         match self.direction {
             Direction::Forward => source.next()?,
             Direction::Reverse => source.prev()?,
         }
-        if source.current().is_none() {
-            self.waiting.remove(0);
-            return Ok(());
+        match source.current() {
+            Some((key, ..)) => self.waiting[0].0 = head(key),
+            None => {
+                self.waiting.remove(0);
+                return Ok(());
+            }
         }
         // Mostly the same source goes on.
         let mut at = 0;
@@ -251,6 +257,6 @@ impl<'a> Merge<'a> {
     }
 
     pub(super) fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
-        self.sources[*self.waiting.first()?].current()
+        self.sources[self.waiting.first()?.1].current()
     }
 }

@@ -144,6 +144,35 @@ impl Block {
     }
 }
 
+impl Block {
+    /// The newest version of a key that is not above `tag`: its tag, and where its value lies.
+    ///
+    /// Keys are not put together on the way: what an entry shares with the one before it says whether it can be
+    /// the sought one, so that only bytes that may decide are looked at.
+    pub(super) fn find(&self, key: &[u8], tag: Tag) -> Result<Option<(Tag, &[u8])>, Nonsense> {
+        let mut at = self.restart_before(key, tag).ok_or(Nonsense)?;
+        // How far the entry before, which comes before the sought one, agrees with it.
+        let mut agrees = 0;
+        while at < self.end {
+            let entry = self.entry(at).ok_or(Nonsense)?;
+            at = entry.stored.end;
+            if entry.shared > agrees {
+                continue;
+            }
+            // Less than that is shared where the keys part, and at a restart.
+            let (found, sought) = (&self.bytes[entry.unshared], &key[entry.shared..]);
+            let common = found.iter().zip(sought).take_while(|(a, b)| a == b).count();
+            match found[common..].first().cmp(&sought[common..].first()) {
+                Ordering::Greater => return Ok(None),
+                Ordering::Less => agrees = entry.shared + common,
+                Ordering::Equal if entry.tag > tag => agrees = entry.shared + common,
+                Ordering::Equal => return Ok(Some((entry.tag, &self.bytes[entry.stored]))),
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// What went wrong within a block: its bytes were checked, but they make no sense.
 #[derive(Debug)]
 pub(super) struct Nonsense;
@@ -286,6 +315,11 @@ mod tests {
                 (k.to_vec(), std::cmp::Reverse(t.seq()))
             });
             let target = (sought.clone(), std::cmp::Reverse(seq));
+            let found = cursor.block.find(&sought, tag(seq)).unwrap().map(|(tag, stored)| {
+                assert_eq!(stored, tag.seq().to_be_bytes());
+                tag.seq()
+            });
+            prop_assert_eq!(found, versions.iter().find(|v| **v >= target && v.0 == sought).map(|v| v.1.0));
             cursor.seek(&sought, tag(seq)).unwrap();
             prop_assert_eq!(here(&cursor), versions.iter().find(|v| **v >= target).cloned());
             cursor.seek_before(&sought, tag(seq)).unwrap();
@@ -311,6 +345,7 @@ mod tests {
         fn bytes_that_are_no_block_are_told(bytes: Vec<u8>) {
             if let Some(block) = Block::new(bytes) {
                 let mut cursor = BlockCursor::new(Arc::new(block));
+                let _ = cursor.block.find(b"key", Tag::newest_of(3));
                 let _ = cursor.seek(b"key", Tag::newest_of(3));
                 let _ = cursor.seek_before(b"key", Tag::newest_of(3));
                 let _ = cursor.last();

@@ -1,7 +1,7 @@
 //! Reading a table: by key, and in order.
 
 use super::super::cursor::Cursor;
-use super::super::entry::Tag;
+use super::super::entry::{Head, Tag, head};
 use super::super::version::TableMeta;
 use super::block::{Block, BlockCursor, Nonsense};
 use super::builder::footer_crc;
@@ -32,7 +32,8 @@ impl quick_cache::Weighter<(u64, u64), Arc<Block>> for Weights {
 
 impl quick_cache::Weighter<u64, Arc<Directory>> for Weights {
     fn weight(&self, _: &u64, found: &Arc<Directory>) -> u64 {
-        (found.index.memory() + found.filter.capacity()) as u64 + 64
+        let blocks = found.heads.len() * (size_of::<Head>() + size_of::<Handle>());
+        (found.index.memory() + found.filter.capacity() + blocks) as u64 + 64
     }
 }
 
@@ -63,7 +64,34 @@ impl Caches {
 #[derive(Debug)]
 pub(super) struct Directory {
     index: Arc<Block>,
+    /// For each data block, the head of its last key: most searches need nothing else.
+    heads: Vec<Head>,
+    handles: Vec<Handle>,
     filter: Vec<u8>,
+}
+
+impl Directory {
+    /// The block that holds the first version at or behind this one.
+    fn block_of(&self, key: &[u8], tag: Tag) -> std::result::Result<Option<Handle>, Nonsense> {
+        let head = head(key);
+        let at = self.heads.partition_point(|last| *last < head);
+        if self.heads.get(at).is_some_and(|last| *last > head) {
+            return Ok(Some(self.handles[at]));
+        }
+        if at == self.heads.len() {
+            return Ok(None);
+        }
+        // Its head is that of a last key: the whole keys decide.
+        let mut index = BlockCursor::new(Arc::clone(&self.index));
+        index.seek(key, tag)?;
+        index.current().map(|(_, _, stored)| read_handle(stored).ok_or(Nonsense)).transpose()
+    }
+}
+
+fn read_handle(stored: &[u8]) -> Option<Handle> {
+    let (offset, at) = read_varint(stored)?;
+    let (len, _) = read_varint(&stored[at..])?;
+    Some(Handle { offset, len: u32::try_from(len).ok()? })
 }
 
 /// A table's file.
@@ -178,7 +206,16 @@ impl Table {
         };
         let index = self.load_block(handle(handles))?;
         let filter = self.contents(handle(&handles[12..]))?;
-        let found = Arc::new(Directory { index, filter });
+        let (mut heads, mut handles) = (Vec::new(), Vec::new());
+        let mut cursor = BlockCursor::new(Arc::clone(&index));
+        let mut step = cursor.first();
+        while let (Ok(()), Some((key, _, stored))) = (&step, cursor.current()) {
+            heads.push(head(key));
+            handles.push(self.handle(stored)?);
+            step = cursor.next();
+        }
+        step.map_err(|Nonsense| self.nonsense(at))?;
+        let found = Arc::new(Directory { index, heads, handles, filter });
         self.caches.indexes.insert(self.meta.number, Arc::clone(&found));
         Ok(found)
     }
@@ -195,25 +232,14 @@ impl Table {
         if !filter::may_hold(&found.filter, hash) {
             return Ok(None);
         }
-        let mut index = BlockCursor::new(Arc::clone(&found.index));
-        index.seek(key, tag).map_err(|Nonsense| self.nonsense(0))?;
-        let Some((_, _, stored)) = index.current() else { return Ok(None) };
-        let handle = self.handle(stored)?;
-        let mut cursor = BlockCursor::new(self.block(handle, true)?);
-        cursor.seek(key, tag).map_err(|Nonsense| self.nonsense(handle.offset))?;
-        Ok(match cursor.current() {
-            Some((found, tag, stored)) if found == key => Some(look(tag, stored)),
-            _ => None,
-        })
+        let nonsense = |Nonsense| self.nonsense(0);
+        let Some(handle) = found.block_of(key, tag).map_err(nonsense)? else { return Ok(None) };
+        let block = self.block(handle, true)?;
+        Ok(block.find(key, tag).map_err(nonsense)?.map(|(tag, stored)| look(tag, stored)))
     }
 
     fn handle(&self, stored: &[u8]) -> Result<Handle> {
-        let read = || {
-            let (offset, at) = read_varint(stored)?;
-            let (len, _) = read_varint(&stored[at..])?;
-            Some(Handle { offset, len: u32::try_from(len).ok()? })
-        };
-        read().ok_or_else(|| self.corrupt(0, "an index entry without a place"))
+        read_handle(stored).ok_or_else(|| self.corrupt(0, "an index entry without a place"))
     }
 
     /// Reads and checks everything.
