@@ -2,6 +2,7 @@
 
 mod fs_conformance;
 mod log;
+mod lsm_format;
 mod lsm_model;
 mod lsm_store;
 mod shrink_crash;

@@ -1,0 +1,79 @@
+//! The files of an LSM store, as `docs/lsm_format.md` describes them: a golden store opens, and the same calls
+//! still write the same bytes.
+
+use engine::fs::MemFs;
+use engine::lsm::{Batch, Clock, Compression, Options, Store};
+use engine::{Durability, SyncPolicy};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const GOLDEN: [(&str, &[u8]); 4] = [
+    ("manifest", include_bytes!("../golden/lsm-1/manifest")),
+    ("00000002.wal", include_bytes!("../golden/lsm-1/00000002.wal")),
+    ("00000003.sst", include_bytes!("../golden/lsm-1/00000003.sst")),
+    ("00000004.val", include_bytes!("../golden/lsm-1/00000004.val")),
+];
+
+fn open(fs: &MemFs) -> Store {
+    let options = Options {
+        sync: SyncPolicy::Never,
+        value_threshold: 32,
+        compression: Compression::None,
+        background: false,
+        clock: Clock::new(|| 1_700_000_000),
+        fs: Arc::new(fs.clone()),
+        ..Options::default()
+    };
+    Store::open("/db", options).unwrap()
+}
+
+/// What the documentation's example does.
+fn written() -> BTreeMap<PathBuf, Vec<u8>> {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    store.put(b"alice", b"10").unwrap();
+    let mut batch = Batch::new();
+    batch.put_until(b"alina", b"guest", 1_800_000_000);
+    batch.put(b"carol", "a value of forty bytes goes to value log".as_bytes());
+    batch.delete(b"bob");
+    store.write(batch, Durability::Write).unwrap();
+    store.flush().unwrap();
+    store.put_at(b"dave", b"5", Durability::Sync).unwrap();
+    store.close().unwrap();
+    fs.image()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for (n, line) in bytes.chunks(16).enumerate() {
+        let hex: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+        let text: String = line.iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '.' }).collect();
+        writeln!(out, "{:04x}  {:<47}  {text}", n * 16, hex.join(" ")).unwrap();
+    }
+    out
+}
+
+#[test]
+fn the_golden_store_opens_and_shows_what_was_written() {
+    let fs = MemFs::from_image(&GOLDEN.iter().map(|(name, bytes)| (Path::new("/db").join(name), bytes.to_vec())).collect());
+    let store = open(&fs);
+    let shown: Vec<_> = store.iter().map(Result::unwrap).map(|(k, v)| [k, v].map(|b| String::from_utf8(b).unwrap())).collect();
+    let wanted = [["alice", "10"], ["alina", "guest"], ["carol", "a value of forty bytes goes to value log"], ["dave", "5"]];
+    assert_eq!(shown, wanted);
+    store.verify().unwrap();
+    assert!(store.stats().cut.is_none());
+}
+
+#[test]
+fn the_same_calls_write_the_golden_bytes_and_the_documented_ones() {
+    let page = include_str!("../../../docs/lsm_format.md");
+    let image = written();
+    assert_eq!(image.len(), GOLDEN.len(), "{:?}", image.keys());
+    for (name, golden) in GOLDEN {
+        let bytes = &image[&Path::new("/db").join(name)];
+        assert_eq!(hex(bytes), hex(golden), "{name} is written in another way: that takes a new version of the format");
+        assert!(page.contains(&hex(golden)), "docs/lsm_format.md shows another {name}");
+    }
+}
