@@ -110,7 +110,7 @@ fn the_typed_store_keeps_its_promises_and_the_counts_add_up() {
 /// The cells of all bundled scenarios that crash in memory, at their quick size.
 fn quick() -> Results {
     let sandbox = Sandbox::new();
-    let ended = sandbox.run(&["run", "power", "faults", "--sync", "always", "--out", "out"]);
+    let ended = sandbox.run(&["run", "power", "faults", "lsm", "--only", "power,error,rot", "--sync", "always", "--out", "out"]);
     assert_eq!(ended.code, Some(exit_code::OK), "{ended:?}");
     sandbox.result("out")
 }
