@@ -18,6 +18,8 @@ pub(super) struct Rules<'a> {
     pub(super) seen: &'a [u64],
     /// Whether no older version of a key can lie below the output.
     pub(super) is_last: &'a dyn Fn(&[u8]) -> bool,
+    /// Deletes above this version are kept for the next backup.
+    pub(super) backup: u64,
     /// Unix time in seconds.
     pub(super) now: u64,
     /// Value log files whose values move.
@@ -48,6 +50,8 @@ pub(super) struct Written {
     pub(super) tables: Vec<TableMeta>,
     /// Value log files with their lengths.
     pub(super) values: Vec<(u64, u64)>,
+    /// The greatest version among deletes that were dropped.
+    pub(super) dropped: Option<u64>,
 }
 
 /// Writes what still matters of these versions. After an error nothing is left of it.
@@ -104,12 +108,12 @@ impl Output<'_> {
                 let (expires, value) = unpack(tag, stored).ok_or_else(|| self.nonsense())?;
                 let ended = tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= rules.now);
                 // A delete that everybody sees hides nothing any more if nothing older is left.
-                if !(ended && here == 0 && (rules.is_last)(found)) {
-                    if ended {
-                        self.add(found, Tag::new(tag.seq(), Kind::Delete, false), &[])?;
-                    } else {
-                        self.keep(found, tag, stored, expires, value, rules)?;
-                    }
+                if ended && here == 0 && tag.seq() <= rules.backup && (rules.is_last)(found) {
+                    self.written.dropped = self.written.dropped.max(Some(tag.seq()));
+                } else if ended {
+                    self.add(found, Tag::new(tag.seq(), Kind::Delete, false), &[])?;
+                } else {
+                    self.keep(found, tag, stored, expires, value, rules)?;
                 }
             }
             source.step()?;

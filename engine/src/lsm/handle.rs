@@ -1,5 +1,6 @@
 //! What users hold: the store, batches, snapshots.
 
+use super::backup::{self, Backup};
 use super::cursor::Direction;
 use super::entry::Changes;
 use super::iter::{self, Iter, KeyRange};
@@ -132,6 +133,24 @@ impl Store {
     /// A transaction over the store as it is now.
     pub fn transaction(&self) -> Transaction {
         Transaction::begin(&self.core)
+    }
+
+    /// Writes a backup of the store as it is now, while writes go on: whole with `since` 0, else what changed after
+    /// the version up to which an earlier backup goes ([`Backup::through`]).
+    ///
+    /// # Errors
+    /// [`Error::Option`] when deletes behind `since` are gone, [`Error::Io`] of the stream, [`Error::Corrupt`].
+    pub fn backup(&self, out: &mut dyn std::io::Write, since: u64) -> Result<Backup> {
+        backup::write(&self.core, out, since)
+    }
+
+    /// Writes what a backup holds into this store, as so many writes of this level: first a whole one into an empty
+    /// store, then the incremental ones in their order. Not atomic: after an error, begin again with an empty store.
+    ///
+    /// # Errors
+    /// [`Error::Format`], [`Error::Corrupt`] naming the place in the stream, and as [`Store::write`].
+    pub fn load(&self, input: &mut dyn std::io::Read, level: Durability) -> Result<Backup> {
+        backup::load(&self.core, input, level)
     }
 
     /// Puts every `Async` write into the kernel; under `always` onto the device.

@@ -38,7 +38,7 @@ impl std::fmt::Debug for Iter {
 
 impl Iter {
     pub(super) fn new(core: Arc<Core>, view: Arc<View>, seq: u64, range: KeyRange, direction: Direction) -> Self {
-        let merge = view.merge(direction);
+        let merge = view.merge(direction, 0);
         let now = core.options.clock.now();
         let (start, end) = range;
         Self { core, view, merge, direction, start, end, seq, now, begun: false, done: false, key: Vec::new(), value: Vec::new() }

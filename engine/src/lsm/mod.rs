@@ -29,6 +29,7 @@
 //! **Invariant:** what a file says is believed only when its checksum was; a file is named in the manifest only
 //! when it is durable, and removed only when no durable manifest names it.
 
+mod backup;
 mod compaction;
 mod cursor;
 mod entry;
@@ -46,6 +47,7 @@ mod version;
 mod view;
 mod wal;
 
+pub use backup::Backup;
 pub use handle::{Batch, Snapshot, Stats, Store};
 pub use iter::Iter;
 pub use options::{Clock, Compression, Options};

@@ -384,6 +384,7 @@ impl Core {
         let rules = Rules {
             seen: &seen,
             is_last: &|_| false,
+            backup: 0,
             now: self.options.clock.now(),
             collect: &collect,
             table_size: u64::MAX,
@@ -437,6 +438,7 @@ impl Core {
         let rules = Rules {
             seen: &seen,
             is_last: &is_last,
+            backup: version.levels.backup.unwrap_or(u64::MAX),
             now: self.options.clock.now(),
             collect: &task.collect,
             table_size: task.table_size,
@@ -446,8 +448,9 @@ impl Core {
         self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
         counter.fetch_add(1, Ordering::Relaxed);
-        let add = written.tables.into_iter().map(|table| (task.output, table)).collect();
-        let edit = Edit { add, remove: task.inputs.clone(), add_values: written.values, ..Edit::default() };
+        let Written { tables, values: add_values, dropped } = written;
+        let add = tables.into_iter().map(|table| (task.output, table)).collect();
+        let edit = Edit { add, remove: task.inputs.clone(), add_values, dropped, ..Edit::default() };
         self.install(edit, None)
     }
 
@@ -489,6 +492,11 @@ impl Core {
         drop(manifest);
         self.bell.ring();
         Ok(())
+    }
+
+    /// Notes that a backup holds everything up to this version.
+    pub(super) fn remember_backup(&self, through: u64) -> Result<()> {
+        self.install(Edit { backup: Some(through), ..Edit::default() }, None).map_err(|e| self.settle_background(e))
     }
 
     /// Sequence numbers that somebody may read at, ascending.

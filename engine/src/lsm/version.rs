@@ -62,6 +62,12 @@ pub(super) struct Edit {
     /// A file number above all that were given away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<u64>,
+    /// The last version that a backup holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backup: Option<u64>,
+    /// The greatest version among deletes that were dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) dropped: Option<u64>,
 }
 
 /// What makes up the store, as plain values: what the manifest says and what compactions are picked from.
@@ -73,6 +79,10 @@ pub(super) struct Levels {
     pub(super) values: BTreeMap<u64, u64>,
     pub(super) log: u64,
     pub(super) next: u64,
+    /// The last version that a backup holds: later deletes are kept for the next one. `None` before the first.
+    pub(super) backup: Option<u64>,
+    /// Deletes up to this version may have been dropped.
+    pub(super) dropped: u64,
 }
 
 impl Levels {
@@ -116,6 +126,8 @@ impl Levels {
         }
         next.log = edit.log.unwrap_or(next.log);
         next.next = edit.next.unwrap_or(next.next).max(next.next);
+        next.backup = edit.backup.max(next.backup);
+        next.dropped = edit.dropped.unwrap_or(0).max(next.dropped);
         Ok(next)
     }
 
@@ -127,6 +139,8 @@ impl Levels {
             add_values: self.values.iter().map(|(number, size)| (*number, *size)).collect(),
             log: Some(self.log),
             next: Some(self.next),
+            backup: self.backup,
+            dropped: (self.dropped > 0).then_some(self.dropped),
             ..Edit::default()
         }
     }
@@ -212,13 +226,20 @@ impl Version {
         Ok(None)
     }
 
-    /// Cursors over everything.
-    pub(super) fn cursors<'a>(&self) -> Vec<Box<dyn Cursor + Send + 'a>> {
-        let newest =
-            self.tables[0].iter().map(|t| Box::new(TableCursor::new(Arc::clone(t), true)) as Box<dyn Cursor + Send + 'a>);
-        let levels = self.tables[1..].iter().filter(|level| !level.is_empty());
-        let levels = levels.map(|level| Box::new(LevelCursor::new(level.clone(), true)) as Box<dyn Cursor + Send + 'a>);
-        newest.chain(levels).collect()
+    /// Cursors over every table that has versions after `since`.
+    pub(super) fn cursors<'a>(&self, since: u64) -> Vec<Box<dyn Cursor + Send + 'a>> {
+        let later = |t: &&Arc<Table>| t.meta.max_seq > since;
+        let mut cursors: Vec<Box<dyn Cursor + Send + 'a>> = Vec::new();
+        for table in self.tables[0].iter().filter(later) {
+            cursors.push(Box::new(TableCursor::new(Arc::clone(table), true)));
+        }
+        for level in &self.tables[1..] {
+            let tables: Vec<_> = level.iter().filter(later).cloned().collect();
+            if !tables.is_empty() {
+                cursors.push(Box::new(LevelCursor::new(tables, true)));
+            }
+        }
+        cursors
     }
 }
 

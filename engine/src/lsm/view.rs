@@ -70,11 +70,11 @@ impl View {
         }
     }
 
-    /// All versions in order.
-    pub(super) fn merge<'a>(&self, direction: Direction) -> Merge<'a> {
+    /// All versions in order; those up to `since` may be left out.
+    pub(super) fn merge<'a>(&self, direction: Direction, since: u64) -> Merge<'a> {
         let memories = std::iter::once(&self.active).chain(&self.immutable).filter(|m| !m.table.is_empty());
         let memories = memories.map(|m| Box::new(MemtableCursor::new(Arc::clone(m))) as Box<dyn Cursor + Send + 'a>);
-        Merge::new(memories.chain(self.version.cursors()).collect(), direction)
+        Merge::new(memories.chain(self.version.cursors(since)).collect(), direction)
     }
 }
 

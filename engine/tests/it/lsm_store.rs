@@ -529,6 +529,86 @@ fn a_failed_sync_stops_the_store_until_it_is_opened_again() {
     }
 }
 
+/// [`TestBackupRestore1` to `3`]
+#[test]
+fn a_chain_of_backups_gives_the_same_store() {
+    let (fs, copy) = (MemFs::new(), MemFs::new());
+    let (store, restored) = (open(&fs), open(&copy));
+    let mut since = 0;
+    for round in 0..6u32 {
+        for n in 0..60 {
+            let n = (n * 7 + round * 13) % 80;
+            match n % 4 {
+                0 => store.delete(&key(n)).unwrap(),
+                _ => store.put(&key(n), &vec![b'a' + round as u8; if n % 9 == 0 { 300 } else { 20 }]).unwrap(),
+            }
+        }
+        if round % 2 == 0 {
+            store.compact().unwrap();
+        }
+        let mut stream = Vec::new();
+        let held = store.snapshot();
+        let backup = store.backup(&mut stream, since).unwrap();
+        store.put(b"later", b"not in it").unwrap();
+        assert_eq!((backup.since, backup.through > since), (since, true));
+        assert_eq!(restored.load(&mut &stream[..], Durability::Write).unwrap(), backup);
+        let wanted: BTreeMap<_, _> = held.range::<&[u8]>(..).collect::<Result<_, _>>().unwrap();
+        assert_eq!(all(&restored), wanted, "round {round}");
+        since = backup.through;
+        // Deletes behind the last backup are kept for the next one, also by a compaction.
+        store.delete(&key(round + 1)).unwrap();
+        store.compact().unwrap();
+    }
+    store.close().unwrap();
+    let store = open(&fs);
+    store.compact().unwrap();
+    let mut stream = Vec::new();
+    store.backup(&mut stream, since).unwrap();
+    restored.load(&mut &stream[..], Durability::Sync).unwrap();
+    assert_eq!(all(&restored), all(&store));
+}
+
+#[test]
+fn a_backup_that_would_miss_deletes_is_refused() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..10).for_each(|n| store.put(&key(n), b"v").unwrap());
+    store.delete(&key(3)).unwrap();
+    store.compact().unwrap();
+    match store.backup(&mut Vec::new(), 5) {
+        Err(Error::Option { option: "since", .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.backup(&mut Vec::new(), 0).unwrap().records, 9);
+}
+
+#[test]
+fn no_changed_byte_of_a_backup_is_loaded() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..5).for_each(|n| store.put(&key(n), b"value").unwrap());
+    let mut stream = Vec::new();
+    store.backup(&mut stream, 0).unwrap();
+    let truth = all(&store);
+    for at in 0..stream.len() {
+        for cut in [false, true] {
+            let mut bad = stream.clone();
+            if cut {
+                bad.truncate(at)
+            } else {
+                bad[at] ^= 0x20
+            };
+            let target = open(&MemFs::new());
+            match target.load(&mut &bad[..], Durability::Write) {
+                Err(Error::Corrupt { .. } | Error::Format { .. }) => {
+                    assert!(all(&target).iter().all(|(k, v)| truth.get(k) == Some(v)));
+                }
+                other => panic!("byte {at}, cut {cut}: {other:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn background_threads_flush_and_compact_by_themselves() {
     let dir = tempfile::tempdir().unwrap();

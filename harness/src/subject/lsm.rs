@@ -2,12 +2,14 @@
 //!
 //! Tables of a workload are prefixes of keys. `lsm` runs with the store's defaults; `lsm-small` with memtables,
 //! tables and levels so small that a hundred writes bring flushes, compactions and collections of the value log
-//! about, and with batches that are transactions: what crashes have to meet.
+//! about, with batches that are transactions, and with a backup before each shrink: what crashes have to meet.
 
 use super::{Change, Contents, Ordered, Promise, Session, Site, Subject, SubjectError};
+use engine::fs::MemFs;
 use engine::lsm::{Batch, Compression, Options, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The LSM store.
@@ -59,8 +61,9 @@ impl Lsm {
 struct LsmSession {
     store: Store,
     prefixes: Vec<String>,
-    /// Whether batches are transactions that read what they change.
-    transactions: bool,
+    /// Whether batches are transactions that read what they change, and shrinking begins with a backup: for crashes
+    /// to meet them.
+    crashes: bool,
 }
 
 impl Subject for Lsm {
@@ -108,13 +111,26 @@ impl Subject for Lsm {
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
         let store = Store::open(site.dir.join("lsm"), self.options(site))?;
         let prefixes = site.tables.iter().map(|table| format!("{}/", table.name)).collect();
-        Ok(Box::new(LsmSession { store, prefixes, transactions: self.0 == Size::Small }))
+        Ok(Box::new(LsmSession { store, prefixes, crashes: self.0 == Size::Small }))
     }
 }
 
 impl LsmSession {
     fn key(&self, table: usize, key: &str) -> Vec<u8> {
         [self.prefixes[table].as_bytes(), key.as_bytes()].concat()
+    }
+
+    /// Takes a backup and loads it into a store in memory, which must find all of it.
+    fn back_up(&self) -> Result<(), SubjectError> {
+        let mut stream = Vec::new();
+        let backup = self.store.backup(&mut stream, 0)?;
+        let copy = Store::open("/copy", Options { fs: Arc::new(MemFs::new()), background: false, ..Options::default() })?;
+        copy.load(&mut &stream[..], Durability::Async)?;
+        let found = copy.iter().count() as u64;
+        match found == backup.records {
+            true => Ok(()),
+            false => Err(SubjectError::Store(format!("a backup of {} keys gives a store of {found}", backup.records))),
+        }
     }
 
     fn transact(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
@@ -147,7 +163,7 @@ impl Session for LsmSession {
     }
 
     fn batch(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
-        if self.transactions {
+        if self.crashes {
             return self.transact(changes, level);
         }
         let mut batch = Batch::new();
@@ -194,6 +210,9 @@ impl Session for LsmSession {
     }
 
     fn shrink(&self) -> Result<bool, SubjectError> {
+        if self.crashes {
+            self.back_up()?;
+        }
         self.store.compact()?;
         Ok(true)
     }
