@@ -127,6 +127,59 @@ fn a_lost_end_of_an_earlier_segment_gives_up_the_later_one() {
     assert!(text(&open(&fs), &key(9_999)).is_none(), "what was given up does not come back");
 }
 
+#[test]
+fn what_is_given_up_is_removed_before_anything_is_written() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let mut n = 0;
+    while files(&fs, "wal").len() < 2 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+    }
+    let image = fs.image();
+    let names = files(&fs, "wal");
+    let fs = MemFs::from_image(&image);
+    alter(&fs, &names[0], |bytes| bytes.truncate(bytes.len() - 1));
+    let store = open(&fs);
+    assert_eq!(files(&fs, "wal"), names[..1]);
+    drop(store);
+}
+
+#[test]
+fn a_sync_waits_for_every_segment_before_its_own() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
+    let mut n = 0;
+    while files(&fs, "wal").len() < 2 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+    }
+    // The first sync is the older segment's, and the second this one's own.
+    failing.arm(Plan { kind: CallKind::Sync, skip: 1, times: 1, fault: Fault::Eio });
+    assert!(matches!(store.put_at(b"last", b"v", Durability::Sync), Err(Error::Poisoned { .. })));
+    assert_eq!(failing.fired(), 1);
+}
+
+#[test]
+fn a_value_of_another_key_is_not_shown() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..2).for_each(|n| store.put(&key(n), &[b'a' + n as u8; 300]).unwrap());
+    store.flush().unwrap();
+    store.close().unwrap();
+    let values = files(&fs, "val").remove(0);
+    alter(&fs, &values, |bytes| {
+        // Two records of one length behind the header, in each other's place.
+        let half = (bytes.len() - 9) / 2;
+        bytes[9..].rotate_left(half);
+    });
+    let store = open(&fs);
+    for n in 0..2 {
+        assert!(matches!(store.get(&key(n)), Err(Error::Corrupt { .. })));
+    }
+}
+
 /// [`TestManifestChecksum`, `TestManifestMagic`]
 #[test]
 fn every_flipped_byte_of_a_closed_store_is_detected_or_harmless() {
