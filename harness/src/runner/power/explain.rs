@@ -156,23 +156,41 @@ pub(crate) fn audit(
         let kind = kind_of(trace, call);
         let row = kinds.entry(kind.clone()).or_insert_with(|| Audit { call: kind, ..Audit::default() });
         row.dropped += 1;
-        row.convicted += u64::from(is_missed(opener, recording, &covered, call));
+        row.convicted += u64::from(is_missed(opener, recording, &covered, call, go_on));
     }
     kinds.into_values().collect()
 }
 
+/// States that are tried at most to see whether one dropped call is missed.
+const AUDIT_STATES: u64 = 50_000;
+
 /// Whether a promise is broken without this call. Only what comes after it can have changed.
-fn is_missed(opener: &Opener<'_>, recording: &Recording, models: &[&'static Model], call: usize) -> bool {
+fn is_missed(
+    opener: &Opener<'_>,
+    recording: &Recording,
+    models: &[&'static Model],
+    call: usize,
+    go_on: &mut dyn FnMut() -> bool,
+) -> bool {
     let dropped = Recording { trace: recording.trace.without(&[call]), ..recording.clone() };
     let from = recording.trace.calls[call].begun;
     let layout = Layout::new(&dropped.trace);
     let floors = Floors::new(opener, &dropped);
     let mut campaign = Campaign::new(opener, &dropped, &floors, &layout, models, 0, BUDGET);
+    let mut tried = 0;
     for strategy in TELLING {
         for &model in models {
             for at in points(&layout, false).into_iter().filter(|at| *at > from) {
+                // Each look is a sign of life: a store with many calls takes its time here.
+                if !go_on() {
+                    return false;
+                }
                 let view = View::new(&layout, model, at);
                 for state in strategy.states(&view, 0, 0) {
+                    tried += 1;
+                    if tried > AUDIT_STATES {
+                        return false;
+                    }
                     if campaign.verdict_of(&view, &state).is_some() {
                         return true;
                     }
