@@ -277,7 +277,10 @@ fn crashed(
                 Ok(session) => session,
                 Err(e) => return Some(format!("does not open after a crash at {at}: {e}")),
             };
-            let contents = session.contents().unwrap();
+            let contents = match session.contents() {
+                Ok(contents) => contents,
+                Err(e) => return Some(format!("cannot be read after a crash at {at}: {e}")),
+            };
             if let Some(wrong) = fault(&base, &all, &contents, at).filter(|_| at >= opened_at || !image.is_empty()) {
                 return Some(format!("{wrong}, after a crash at {at}"));
             }
