@@ -243,11 +243,9 @@ impl Store {
     }
 
     fn finish(&mut self) -> Result<()> {
-        let workers = self.workers.take();
-        let outcome = self.core.close();
-        self.core.bell.ring();
-        drop(workers);
-        outcome
+        self.core.stop_work();
+        drop(self.workers.take());
+        self.core.close()
     }
 }
 

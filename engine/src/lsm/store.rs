@@ -593,9 +593,15 @@ impl Core {
         last.or_else(|| self.poison.get().map(ToString::to_string))
     }
 
-    /// A clean end: everything on the device, and a mark that says so.
-    pub(super) fn close(&self) -> Result<()> {
+    /// Tells the workers to end, in the middle of a compaction too.
+    pub(super) fn stop_work(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// A clean end: everything on the device, and a mark that says so. No worker may be left: whoever takes the lock
+    /// next gives away the same file numbers.
+    pub(super) fn close(&self) -> Result<()> {
         let outcome = self.finish();
         self.poison.get_or_init(|| Error::Closed { path: self.dir.clone() });
         drop(lock(&self.lock).take());
@@ -647,6 +653,7 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
                     drop(strong);
                     bell.wait(seen, PATIENCE);
                 }
+                Err(_) if strong.stopping.load(Ordering::Acquire) => return None,
                 Err(e) => {
                     strong.note(e);
                     drop(strong);

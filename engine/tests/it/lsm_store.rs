@@ -1,9 +1,10 @@
 //! What the LSM store promises, one test each. Names in brackets are Badger's tests of the same behaviour.
 
-use engine::fs::{CallKind, FailingFs, Fault, Fs, MemFs, Plan, RealFs};
+use engine::fs::{CallKind, FailingFs, Fault, File, Fs, Lock, LockOutcome, MemFs, Plan, RealFs};
 use engine::lsm::{Batch, Clock, Options, Store, Transaction};
 use engine::{Durability, Error, SyncPolicy};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -691,4 +692,76 @@ fn reads_that_miss_touch_no_block() {
     let after = store.stats();
     let looked = after.cache_hits + after.cache_misses - before.cache_hits - before.cache_misses;
     assert!(looked <= 3, "{looked} blocks for 100 keys that are not there");
+}
+
+/// Takes its time to create tables, and tells whether the store's lock was let go of meanwhile.
+#[derive(Clone, Debug)]
+struct SlowTables {
+    inner: MemFs,
+    creating: Arc<AtomicU64>,
+    released: Arc<AtomicU64>,
+    late: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Told(Arc<AtomicU64>);
+
+impl Lock for Told {}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.store(1, Ordering::SeqCst);
+    }
+}
+
+impl Fs for SlowTables {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.inner.open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        if path.extension().is_some_and(|e| e == "sst") {
+            self.creating.store(1, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            self.late.fetch_add(self.released.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        self.inner.create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+        self.inner.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, _: &Path) -> io::Result<LockOutcome> {
+        Ok(LockOutcome::Held(Box::new(Told(self.released.clone()))))
+    }
+}
+
+#[test]
+fn a_store_keeps_its_lock_until_its_workers_are_done() {
+    let fs = SlowTables { inner: MemFs::new(), creating: Arc::default(), released: Arc::default(), late: Arc::default() };
+    let store = Store::open(DIR, Options { background: true, fs: Arc::new(fs.clone()), ..options(&fs.inner) }).unwrap();
+    let mut n = 0;
+    while fs.creating.load(Ordering::SeqCst) == 0 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+    }
+    store.close().unwrap();
+    assert_eq!((fs.released.load(Ordering::SeqCst), fs.late.load(Ordering::SeqCst)), (1, 0));
 }
