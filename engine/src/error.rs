@@ -145,6 +145,12 @@ impl Error {
         }
         Error::Io { op, path: path.to_owned(), source: Arc::new(source) }
     }
+
+    /// Bytes of a store's file that are not what was written there.
+    pub(crate) fn corrupt(file: &Path, offset: u64, what: impl Into<String>) -> Self {
+        let remedy = "open it with salvage to keep what is intact".to_owned();
+        Error::Corrupt { file: file.to_owned(), offset, what: what.into(), remedy }
+    }
 }
 
 /// Whether the system says that there is no room (`ENOSPC`, `EDQUOT`), as opposed to a broken device.

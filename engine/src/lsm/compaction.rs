@@ -191,11 +191,6 @@ impl Output<'_> {
     }
 
     fn nonsense(&self) -> Error {
-        Error::Corrupt {
-            file: self.place.dir.to_owned(),
-            offset: 0,
-            what: "a version whose value makes no sense".to_owned(),
-            remedy: "open it with salvage to keep what is intact".to_owned(),
-        }
+        Error::corrupt(self.place.dir, 0, "a version whose value makes no sense")
     }
 }

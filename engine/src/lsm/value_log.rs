@@ -124,12 +124,7 @@ impl ValueFile {
 
     /// The value of this version of this key.
     pub(super) fn read(&self, pointer: Pointer, key: &[u8], tag: Tag) -> Result<Vec<u8>> {
-        let corrupt = |what: &str| Error::Corrupt {
-            file: self.path.clone(),
-            offset: pointer.offset,
-            what: what.to_owned(),
-            remedy: "open it with salvage to keep what is intact".to_owned(),
-        };
+        let corrupt = |what: &str| Error::corrupt(&self.path, pointer.offset, what);
         if pointer.offset.checked_add(pointer.len).is_none_or(|end| end > self.size) {
             return Err(corrupt("a value should lie here, and the file is shorter"));
         }

@@ -79,10 +79,5 @@ impl View {
 }
 
 pub(super) fn nonsense(dir: &Path, key: &[u8]) -> Error {
-    Error::Corrupt {
-        file: dir.to_owned(),
-        offset: 0,
-        what: format!("the value of key {:?} makes no sense", String::from_utf8_lossy(key)),
-        remedy: "open it with salvage to keep what is intact".to_owned(),
-    }
+    Error::corrupt(dir, 0, format!("the value of key {:?} makes no sense", String::from_utf8_lossy(key)))
 }

@@ -167,7 +167,7 @@ fn breach(segment: &Segment, last: &Segment) -> Result<Option<String>> {
         return Ok(None);
     }
     if link.before == last.number && last.end < link.synced {
-        return Err(corrupt(&last.path, last.end, format!("it was synced to byte {}", link.synced)));
+        return Err(Error::corrupt(&last.path, last.end, format!("it was synced to byte {}", link.synced)));
     }
     let why = format!("segment {} ended at byte {}, and it ends at {} now", link.before, link.end, last.end);
     refuse_synced(segment, Some(last))?;
@@ -178,7 +178,11 @@ fn breach(segment: &Segment, last: &Segment) -> Result<Option<String>> {
 fn refuse_synced(segment: &Segment, last: Option<&Segment>) -> Result<()> {
     if segment.synced > segment_start() {
         let (path, offset) = last.map_or((&segment.path, 0), |last| (&last.path, last.end));
-        return Err(corrupt(path, offset, format!("{} was synced after it, and does not follow it", segment.path.display())));
+        return Err(Error::corrupt(
+            path,
+            offset,
+            format!("{} was synced after it, and does not follow it", segment.path.display()),
+        ));
     }
     Ok(())
 }
@@ -194,14 +198,14 @@ fn segment_start() -> u64 {
 fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize) -> Result<Segment> {
     let file = fs.open(&path).map_err(|e| Error::io("open", &path, e))?;
     if identify(&*file, &path)? != Some(Header::Wal) {
-        return Err(corrupt(&path, 0, "it is no segment of a write-ahead log".to_owned()));
+        return Err(Error::corrupt(&path, 0, "it is no segment of a write-ahead log"));
     }
     let len = file.len().map_err(|e| Error::io("read", &path, e))?;
     let start = Header::Wal.line().len() as u64;
     let table = Memtable::new(size);
     let (mut link, mut max_seq) = (None, 0);
     let found = replay(&*file, &path, Framing::Binary, start..len, Mode::Strict, |offset, kind, body| {
-        let wrong = |what: &str| corrupt(&path, offset, what.to_owned());
+        let wrong = |what: &str| Error::corrupt(&path, offset, what);
         match (kind, link) {
             (b'L', None) => link = Some(Link::read(body).ok_or_else(|| wrong("a first record that makes no sense"))?),
             (b'W', Some(_)) => {
@@ -219,13 +223,9 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize) -> Result<Segment>
         Ok(())
     })?;
     let Some(link) = link else {
-        return Err(corrupt(&path, start, "its first record is damaged".to_owned()));
+        return Err(Error::corrupt(&path, start, "its first record is damaged"));
     };
     let synced = found.synced.max(segment_start());
     let max_seq = max_seq.max(link.first_seq.saturating_sub(1));
     Ok(Segment { path, file, number, link, table, max_seq, end: found.end, synced, cut: found.cut })
-}
-
-fn corrupt(path: &Path, offset: u64, what: String) -> Error {
-    Error::Corrupt { file: path.to_owned(), offset, what, remedy: "open it with salvage to keep what is intact".to_owned() }
 }

@@ -53,8 +53,7 @@ fn write_draft(fs: &dyn Fs, path: &Path, draft_path: &Path, from: Header, log: &
     let range = from.line().len() as u64..prefix;
     let (found, kept) = copy_live(&*old, path, from.framing(), range, Mode::Strict, &mut draft)?;
     if let Some(cut) = found.cut {
-        let remedy = "open it with salvage to keep what is intact".to_owned();
-        return Err(Error::Corrupt { file: path.to_owned(), offset: cut.offset, what: cut.what, remedy });
+        return Err(Error::corrupt(path, cut.offset, cut.what));
     }
     let mut copied = prefix;
     for _ in 0..ROUNDS {

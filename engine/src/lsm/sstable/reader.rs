@@ -136,12 +136,7 @@ impl Table {
     }
 
     fn corrupt(&self, offset: u64, what: impl Into<String>) -> Error {
-        Error::Corrupt {
-            file: self.path.clone(),
-            offset,
-            what: what.into(),
-            remedy: "open it with salvage to keep what is intact".to_owned(),
-        }
+        Error::corrupt(&self.path, offset, what)
     }
 
     fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
