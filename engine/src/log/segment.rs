@@ -65,12 +65,24 @@ pub fn identify(file: &dyn File, path: &Path) -> Result<Option<Header>> {
 /// Creates a log that holds `content` behind its header, so that no crash leaves a partial one: it is
 /// written and synced under another name, renamed, and the directory synced.
 pub fn create_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8]) -> Result<Arc<dyn File>> {
-    let fresh = beside(path, "new");
-    let file = fs.create(&fresh).map_err(|e| Error::io("create", &fresh, e))?;
-    let written = write_all_at(&*file, &[header.line(), content].concat(), 0).and_then(|()| file.sync_all());
-    written.map_err(|e| Error::io("write to", &fresh, e))?;
-    publish(fs, &fresh, path)?;
+    let file = draft_segment(fs, path, header, content)?;
+    publish_segment(fs, path)?;
     Ok(file)
+}
+
+/// The first half of [`create_segment`]: the whole log, synced, under a draft's name. Whatever goes wrong, nothing
+/// happened to `path`.
+pub(crate) fn draft_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8]) -> Result<Arc<dyn File>> {
+    let draft = beside(path, "new");
+    let file = fs.create(&draft).map_err(|e| Error::io("create", &draft, e))?;
+    let written = write_all_at(&*file, &[header.line(), content].concat(), 0).and_then(|()| file.sync_all());
+    written.map_err(|e| Error::io("write to", &draft, e))?;
+    Ok(file)
+}
+
+/// The second half of [`create_segment`]. After a failure nobody knows which file the name is of.
+pub(crate) fn publish_segment(fs: &dyn Fs, path: &Path) -> Result<()> {
+    publish(fs, &beside(path, "new"), path)
 }
 
 /// Renames a synced file to its final name and makes the name durable.

@@ -9,12 +9,9 @@
 use super::version::{Edit, Levels};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, parent};
-use crate::log::{Framing, Header, Log, Mode, create_segment, identify, replay};
+use crate::log::{Framing, Header, Log, Mode, draft_segment, identify, publish_segment, replay};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Below this many bytes a manifest is not rewritten.
-const SMALL: u64 = 64 << 10;
 
 /// The manifest of an open store.
 #[derive(Debug)]
@@ -43,10 +40,17 @@ impl Manifest {
     }
 
     fn write(fs: &dyn Fs, path: PathBuf, levels: Levels) -> Result<Self> {
+        let fresh = Self::draft(fs, path, levels)?;
+        publish_segment(fs, &fresh.path)?;
+        Ok(fresh)
+    }
+
+    /// A manifest of one edit that has no name yet.
+    fn draft(fs: &dyn Fs, path: PathBuf, levels: Levels) -> Result<Self> {
         let body = encode(&levels.whole());
         let mut content = Vec::new();
         Framing::Binary.encode(&mut content, b'E', &body, Framing::checksum(b'E', &body), None);
-        let file = create_segment(fs, &path, Header::Manifest, &content)?;
+        let file = draft_segment(fs, &path, Header::Manifest, &content)?;
         let end = (Header::Manifest.line().len() + content.len()) as u64;
         Ok(Self { log: Log::new(&path, Framing::Binary, file, end, end), path, levels, whole: end })
     }
@@ -78,30 +82,30 @@ impl Manifest {
         Ok(Self { path, log, levels, whole: found.end })
     }
 
-    /// Makes an edit durable. After a failure nothing of it holds; [`Error::Full`] can be tried again.
-    pub(super) fn apply(&mut self, fs: &dyn Fs, edit: &Edit) -> Result<()> {
+    /// Makes an edit durable. After [`Error::Full`] nothing of it holds and it can be tried again; any other failure
+    /// is the end. A manifest of more than `size` bytes is rewritten now and then.
+    pub(super) fn apply(&mut self, fs: &dyn Fs, edit: &Edit, size: u64) -> Result<()> {
         let levels = self.levels.apply(edit).map_err(|why| corrupt(&self.path, self.whole, &why))?;
         let ticket = self.log.submit(b'E', &encode(edit))?;
         self.log.wait_written(ticket)?;
         self.log.sync_step()?;
         self.levels = levels;
         let len = self.log.stats().len;
-        if len > SMALL && len > 4 * self.whole {
+        if len > size && len > 4 * self.whole {
             self.rewrite(fs)?;
         }
         Ok(())
     }
 
     fn rewrite(&mut self, fs: &dyn Fs) -> Result<()> {
-        match Self::write(fs, self.path.clone(), self.levels.clone()) {
-            Ok(fresh) => {
-                *self = fresh;
-                Ok(())
-            }
-            // The old one is as good; unless it was replaced already, and then it must not be written any more.
-            Err(Error::Full { .. }) => Ok(()),
-            Err(e) => Err(e),
+        // Without a successor the old one is as good.
+        let Ok(fresh) = Self::draft(fs, self.path.clone(), self.levels.clone()) else { return Ok(()) };
+        if let Err(e) = publish_segment(fs, &self.path) {
+            // Which of the two has the name now, only opening tells: what is written into the other one is lost.
+            return Err(self.log.poison("rename", std::io::Error::other(e)));
         }
+        *self = fresh;
+        Ok(())
     }
 
     /// A clean end: a mark that vouches for every edit, so that rot in the last of them is told from a torn tail.
@@ -120,10 +124,5 @@ fn encode(edit: &Edit) -> Vec<u8> {
 }
 
 fn corrupt(path: &Path, offset: u64, what: &str) -> Error {
-    Error::Corrupt {
-        file: path.to_owned(),
-        offset,
-        what: format!("an edit that cannot be: {what}"),
-        remedy: "open it with salvage to keep what is intact".to_owned(),
-    }
+    Error::corrupt(path, offset, format!("an edit that cannot be: {what}"))
 }

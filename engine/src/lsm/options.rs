@@ -37,6 +37,8 @@ pub struct Options {
     pub value_threshold: usize,
     /// Share of a value log file that must be garbage before it is collected, 0 to 1. Default: 0.5.
     pub collect_ratio: f64,
+    /// Bytes that the manifest must have, and four times what it had, to be rewritten. Default: 64 KiB.
+    pub manifest_size: u64,
     /// Bytes of a block before compression. Default: 4096.
     pub block_size: usize,
     /// Bits of the Bloom filter for each key; 0 for no filter. 11 err for less than one key in a hundred. Default: 11.
@@ -127,6 +129,7 @@ impl Default for Options {
             table_size: 8 << 20,
             value_threshold: 1024,
             collect_ratio: 0.5,
+            manifest_size: 64 << 10,
             block_size: 4096,
             bloom_bits_per_key: 11,
             compression: Compression::Snappy,

@@ -481,7 +481,7 @@ impl Core {
         // Value log files that no table points to any more go with the edit that takes the last pointer.
         let after = manifest.levels.apply(&edit).map_err(|why| edit_refused(&self.dir, why))?;
         edit.remove_values = after.live_values().into_iter().filter(|(_, live)| *live == 0).map(|(number, _)| number).collect();
-        manifest.apply(&*self.fs, &edit)?;
+        manifest.apply(&*self.fs, &edit, self.options.manifest_size)?;
         let before = Arc::clone(&self.view.load().version);
         let version = Arc::new(Version::new(manifest.levels.clone(), Some(&before), &self.fs, &self.dir, &self.caches));
         version.retire(&before);
@@ -762,12 +762,7 @@ fn missing(dir: &Path, name: &str) -> Error {
 }
 
 fn edit_refused(dir: &Path, why: String) -> Error {
-    Error::Corrupt {
-        file: manifest::path(dir),
-        offset: 0,
-        what: why,
-        remedy: "open it with salvage to keep what is intact".to_owned(),
-    }
+    Error::corrupt(&manifest::path(dir), 0, why)
 }
 
 fn bytes_of(written: &Written) -> u64 {

@@ -229,6 +229,108 @@ fn the_manifest_is_rewritten_when_it_has_grown() {
     assert_eq!(text(&open(&fs), &key(9)).as_deref(), Some("499"));
 }
 
+/// The disk is full from the moment at which a rewritten manifest got its name.
+#[derive(Debug)]
+struct FullAtRewrite {
+    inner: MemFs,
+    renamed: AtomicU64,
+}
+
+impl Fs for FullAtRewrite {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.inner.open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        if path.ends_with("manifest.new") && self.renamed.load(Ordering::SeqCst) > 1 {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.inner.create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)?;
+        self.renamed.fetch_add(u64::from(to.ends_with("manifest")), Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.renamed.compare_exchange(2, 3, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.inner.sync_dir(dir)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+        self.inner.list(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.inner.lock(path)
+    }
+}
+
+#[test]
+fn a_manifest_that_was_replaced_is_not_written_any_more() {
+    let fs = MemFs::new();
+    let full = Arc::new(FullAtRewrite { inner: fs.clone(), renamed: AtomicU64::new(0) });
+    let store = Store::open(DIR, Options { manifest_size: 300, fs: full.clone(), ..options(&fs) }).unwrap();
+    let mut acked = 0;
+    for n in 0..24 {
+        if store.put(&key(n), b"v").is_ok() {
+            acked += 1;
+        }
+        let _ = store.flush();
+    }
+    assert_eq!(full.renamed.load(Ordering::SeqCst), 3, "the manifest was rewritten, and its name not synced");
+    assert!(acked > 0);
+    drop(store);
+    let found = all(&open(&fs));
+    assert!((0..acked).all(|n| found.contains_key(&key(n))), "{} of {acked} are left", found.len());
+}
+
+#[test]
+fn a_manifest_whose_rewriting_fails_loses_no_edit() {
+    let (mut failed, mut went_on) = (0, 0);
+    for (kind, fault) in [
+        (CallKind::SyncDir, Fault::Enospc),
+        (CallKind::SyncDir, Fault::Eio),
+        (CallKind::Rename, Fault::Enospc),
+        (CallKind::Rename, Fault::Eio),
+        (CallKind::Create, Fault::Enospc),
+        (CallKind::Sync, Fault::Eio),
+    ] {
+        for skip in 0..60 {
+            let fs = MemFs::new();
+            let failing = FailingFs::new(Arc::new(fs.clone()));
+            let small = Options { manifest_size: 300, fs: Arc::new(failing.clone()), ..options(&fs) };
+            let store = Store::open(DIR, small).unwrap();
+            failing.arm(Plan { kind, skip, times: 1, fault });
+            let mut acked = BTreeMap::new();
+            for n in 0..24 {
+                if store.put(&key(n), b"v").is_ok() {
+                    acked.insert(key(n), b"v".to_vec());
+                }
+                let _ = store.flush();
+            }
+            failed += failing.fired();
+            went_on += u64::from(store.put(b"last", b"v").is_ok());
+            drop(store);
+            let found = all(&open(&fs));
+            assert!(acked.iter().all(|(k, v)| found.get(k) == Some(v)), "{kind:?} {fault:?} after {skip}");
+        }
+    }
+    assert!(failed > 200 && went_on > 60, "{failed} failures, {went_on} stores went on");
+}
+
 #[test]
 fn a_file_that_the_manifest_names_must_be_there() {
     let fs = MemFs::new();

@@ -49,6 +49,7 @@ impl Lsm {
             table_size: 2 << 10,
             value_threshold: 300,
             collect_ratio: 0.4,
+            manifest_size: 2 << 10,
             block_size: 512,
             block_cache: 16 << 10,
             index_cache: 16 << 10,
