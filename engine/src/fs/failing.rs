@@ -17,6 +17,7 @@ pub enum CallKind {
     Open,
     Create,
     Rename,
+    Link,
     Remove,
     SyncDir,
     Read,
@@ -138,6 +139,11 @@ impl Fs for FailingFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.state.check(CallKind::Rename)?;
         self.inner.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.check(CallKind::Link)?;
+        self.inner.link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

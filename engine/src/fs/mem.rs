@@ -139,6 +139,19 @@ impl Fs for MemFs {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut names = self.names();
+        if !names.has_dir(super::parent(to)) {
+            return Err(not_found());
+        }
+        if names.dirs.contains(to) || names.files.contains_key(to) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        let file = Arc::clone(names.files.get(from).ok_or_else(not_found)?);
+        names.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut names = self.names();
         if names.dirs.contains(path) {

@@ -32,6 +32,8 @@ pub trait Fs: Send + Sync + Debug {
     /// Renames a file, replacing `to` atomically for whoever looks. Volatile until the directory is
     /// synced; the contents are not synced by it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name, which must be free. Volatile until the directory of `to` is synced.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a name. Volatile until the directory is synced.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Creates a directory and its parents. Volatile until their parents are synced.

@@ -26,6 +26,10 @@ pub enum FsOp {
         from: PathBuf,
         to: PathBuf,
     },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
     Remove {
         path: PathBuf,
     },
@@ -59,8 +63,11 @@ pub enum FsOp {
 impl FsOp {
     /// Whether it changes names, bytes or sizes, rather than only their durability.
     pub fn changes(&self) -> bool {
-        use FsOp::{Create, CreateDir, Remove, Rename, SetLen, Write};
-        matches!(self, Create { .. } | CreateDir { .. } | Remove { .. } | Rename { .. } | SetLen { .. } | Write { .. })
+        use FsOp::{Create, CreateDir, Link, Remove, Rename, SetLen, Write};
+        matches!(
+            self,
+            Create { .. } | CreateDir { .. } | Link { .. } | Remove { .. } | Rename { .. } | SetLen { .. } | Write { .. }
+        )
     }
 }
 
@@ -169,6 +176,11 @@ impl Recorder {
         }
     }
 
+    fn linked(&self, from: &Path, to: &Path) {
+        let inode = self.inode(from, false);
+        self.state().inodes.push((to.to_owned(), inode));
+    }
+
     fn removed(&self, path: &Path) {
         self.state().inodes.retain(|(p, _)| p != path);
     }
@@ -236,6 +248,13 @@ impl Fs for TraceFs {
         let op = FsOp::Rename { from: from.to_owned(), to: to.to_owned() };
         self.recorder.call(op, || self.inner.rename(from, to))?;
         self.recorder.renamed(from, to);
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let op = FsOp::Link { from: from.to_owned(), to: to.to_owned() };
+        self.recorder.call(op, || self.inner.link(from, to))?;
+        self.recorder.linked(from, to);
         Ok(())
     }
 

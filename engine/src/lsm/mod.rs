@@ -37,6 +37,7 @@ mod handle;
 mod iter;
 mod manifest;
 mod memtable;
+mod names;
 mod options;
 mod pick;
 mod sstable;

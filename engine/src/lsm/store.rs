@@ -10,6 +10,7 @@ use super::compaction::{self, Place, Rules, Written};
 use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
 use super::entry::{Changes, Tag};
 use super::manifest::{self, Manifest};
+use super::names::{Names, missing};
 use super::options::Options;
 use super::pick::{self, Shape, Task};
 use super::sstable::{self, Caches, TableCursor};
@@ -104,15 +105,15 @@ impl Core {
         let fs = Arc::clone(&options.fs);
         fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         let lock = take_lock(&*fs, dir)?;
-        let names = Names::read(&*fs, dir)?;
+        let mut names = Names::read(&*fs, dir)?;
         let caches = Arc::new(Caches::new(options.block_cache, options.index_cache));
         if !names.manifest {
             create(&*fs, dir, &names)?;
+            names = Names::read(&*fs, dir)?;
         }
         let manifest = Manifest::open(&*fs, dir)?;
-        let names = names.or_created(manifest.levels.log);
-        names.check(dir, &manifest)?;
-        names.remove_orphans(&*fs, dir, &manifest)?;
+        names.check(dir, &manifest.levels)?;
+        names.remove_orphans(&*fs, dir, &manifest.levels)?;
         let flushed = manifest.levels.all().map(|t| t.max_seq).max().unwrap_or(0);
         let segments: Vec<u64> = names.logs.iter().copied().filter(|n| *n >= manifest.levels.log).collect();
         let mut recovered = wal::recover(&*fs, dir, &segments, flushed, options.memtable_size)?;
@@ -666,72 +667,6 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
     workers
 }
 
-/// What lies in the directory of a store.
-#[derive(Debug, Default)]
-struct Names {
-    manifest: bool,
-    tables: BTreeSet<u64>,
-    values: BTreeSet<u64>,
-    logs: BTreeSet<u64>,
-    /// Drafts that never got their name.
-    drafts: Vec<String>,
-}
-
-impl Names {
-    fn read(fs: &dyn Fs, dir: &Path) -> Result<Self> {
-        let mut names = Self::default();
-        for name in fs.list(dir).map_err(|e| Error::io("list", dir, e))? {
-            let Some(name) = name.to_str() else { continue };
-            if let Some(number) = wal::number_of(name, "sst") {
-                names.tables.insert(number);
-            } else if let Some(number) = wal::number_of(name, "val") {
-                names.values.insert(number);
-            } else if let Some(number) = wal::number_of(name, "wal") {
-                names.logs.insert(number);
-            } else if name.strip_suffix(".new").is_some_and(|n| n == "manifest" || wal::number_of(n, "wal").is_some()) {
-                names.drafts.push(name.to_owned());
-            }
-            names.manifest |= name == "manifest";
-        }
-        Ok(names)
-    }
-
-    /// With the segment that creation made.
-    fn or_created(mut self, log: u64) -> Self {
-        if !self.manifest {
-            self.logs.insert(log);
-        }
-        self
-    }
-
-    fn greatest(&self) -> u64 {
-        let all = [&self.tables, &self.values, &self.logs].into_iter().flatten();
-        all.copied().max().unwrap_or(0)
-    }
-
-    /// Everything that the manifest names must be there.
-    fn check(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
-        let levels = &manifest.levels;
-        let table = levels.all().map(|t| t.number).find(|n| !self.tables.contains(n)).map(sstable::file_name);
-        let value = || levels.values.keys().find(|n| !self.values.contains(n)).map(|n| value_log::file_name(*n));
-        let log = || (!self.logs.contains(&levels.log)).then(|| wal::file_name(levels.log));
-        table.or_else(value).or_else(log).map_or(Ok(()), |name| Err(missing(dir, &name)))
-    }
-
-    /// What a crash left of work that was not finished, and what the manifest has let go of.
-    fn remove_orphans(&self, fs: &dyn Fs, dir: &Path, manifest: &Manifest) -> Result<()> {
-        let levels = &manifest.levels;
-        let named: BTreeSet<u64> = levels.all().map(|t| t.number).collect();
-        let tables = self.tables.difference(&named).map(|n| sstable::file_name(*n));
-        let values = self.values.iter().filter(|n| !levels.values.contains_key(n)).map(|n| value_log::file_name(*n));
-        let logs = self.logs.iter().filter(|n| **n < levels.log).map(|n| wal::file_name(*n));
-        for name in tables.chain(values).chain(logs).chain(self.drafts.iter().cloned()) {
-            crate::log::remove_leftover(fs, &dir.join(name))?;
-        }
-        Ok(())
-    }
-}
-
 /// Makes an empty store: a first segment, then the manifest, whose name says that the store exists.
 fn create(fs: &dyn Fs, dir: &Path, names: &Names) -> Result<()> {
     let only_first = names.logs.iter().all(|n| *n == 1) && names.tables.is_empty() && names.values.is_empty();
@@ -749,15 +684,6 @@ fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>> {
     match fs.lock(&file).map_err(|e| Error::io("lock", &file, e))? {
         LockOutcome::Held(lock) => Ok(lock),
         LockOutcome::Busy { pid } => Err(Error::Locked { path: dir.to_owned(), pid }),
-    }
-}
-
-fn missing(dir: &Path, name: &str) -> Error {
-    Error::Corrupt {
-        file: dir.join(name),
-        offset: 0,
-        what: "the file is not there, and the store needs it".to_owned(),
-        remedy: "put it back, or open the store with salvage to keep what is intact".to_owned(),
     }
 }
 

@@ -20,6 +20,7 @@ fn content(fs: &dyn Fs, path: &Path) -> Vec<u8> {
 fn conforms(fs: &dyn Fs, root: &Path) {
     files_read_what_was_written(fs, root);
     a_renamed_or_removed_file_stays_readable(fs, root);
+    a_linked_file_has_two_names(fs, root);
     directories_list_their_names(fs, root);
     errors_have_the_same_kinds(fs, root);
     a_lock_is_exclusive_until_dropped(fs, root);
@@ -69,6 +70,19 @@ fn a_renamed_or_removed_file_stays_readable(fs: &dyn Fs, root: &Path) {
     assert_eq!(kind(fs.open(&old)), Some(ErrorKind::NotFound));
     write_all_at(&*moved, b"!", 5).unwrap();
     assert_eq!(moved.len().unwrap(), 6);
+}
+
+fn a_linked_file_has_two_names(fs: &dyn Fs, root: &Path) {
+    let (one, two) = (root.join("one"), root.join("two"));
+    let file = fs.create(&one).unwrap();
+    fs.link(&one, &two).unwrap();
+    write_all_at(&*file, b"both", 0).unwrap();
+    assert_eq!(content(fs, &two), b"both");
+    assert_eq!(kind(fs.link(&one, &two)), Some(ErrorKind::AlreadyExists));
+    assert_eq!(kind(fs.link(&root.join("nothing"), &root.join("three"))), Some(ErrorKind::NotFound));
+    fs.remove(&one).unwrap();
+    assert_eq!(content(fs, &two), b"both");
+    fs.remove(&two).unwrap();
 }
 
 fn directories_list_their_names(fs: &dyn Fs, root: &Path) {
@@ -276,7 +290,7 @@ fn only_the_planned_calls_fail() {
 #[test]
 fn every_kind_of_call_can_be_made_to_fail() {
     use CallKind as K;
-    for kind in [K::Open, K::Create, K::Rename, K::Remove, K::SyncDir, K::Read, K::Write, K::SetLen, K::Sync] {
+    for kind in [K::Open, K::Create, K::Rename, K::Link, K::Remove, K::SyncDir, K::Read, K::Write, K::SetLen, K::Sync] {
         for (fault, expected) in [(Fault::Eio, ErrorKind::Other), (Fault::Enospc, ErrorKind::StorageFull)] {
             let (inner, root) = mem();
             let fs = FailingFs::new(Arc::new(inner.clone()));
@@ -289,6 +303,7 @@ fn every_kind_of_call_can_be_made_to_fail() {
                 K::Open => fs.open(&path).map(drop),
                 K::Create => fs.create(&path).map(drop),
                 K::Rename => fs.rename(&path, &root.join("y")),
+                K::Link => fs.link(&path, &root.join("y")),
                 K::Remove => fs.remove(&path),
                 K::SyncDir => fs.sync_dir(&root),
                 K::Read => file.read_at(&mut [0; 4], 0).map(drop),

@@ -261,6 +261,10 @@ impl Fs for FullAtRewrite {
         self.inner.sync_dir(dir)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.inner.remove(path)
     }
@@ -832,6 +836,10 @@ impl Fs for SlowTables {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -90,6 +90,7 @@ impl Replay {
             FsOp::Open { path, inode } => drop(self.handles.insert(*inode, self.fs.open(path).unwrap())),
             FsOp::Create { path, inode } => drop(self.handles.insert(*inode, self.fs.create(path).unwrap())),
             FsOp::Rename { from, to } => self.fs.rename(from, to).unwrap(),
+            FsOp::Link { from, to } => self.fs.link(from, to).unwrap(),
             FsOp::Remove { path } => self.fs.remove(path).unwrap(),
             FsOp::CreateDir { path } => self.fs.create_dir_all(path).unwrap(),
             FsOp::Write { inode, offset, bytes } => self.write(*inode, *offset, bytes),
@@ -161,6 +162,10 @@ impl Fs for Interrupted {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

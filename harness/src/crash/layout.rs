@@ -49,7 +49,7 @@ pub struct NameOp {
     pub ended: u64,
     /// The slots it sets: a path and what it stands for afterwards.
     pub sets: Vec<(PathBuf, Option<Node>)>,
-    /// The file that was created or moved.
+    /// The file that was created, moved or linked.
     pub file: Option<usize>,
     /// For a rename: whether a file was replaced.
     pub replaces: bool,
@@ -182,6 +182,11 @@ impl<'t> Layout<'t> {
                     let file = if let Some(Node::File(file)) = node { Some(file) } else { None };
                     let replaces = matches!(now.get(to), Some(Node::File(_)));
                     layout.name(number, &mut now, vec![(from.clone(), None), (to.clone(), node)], file, replaces);
+                }
+                Op::Link { from, to } => {
+                    let node = now.get(from).copied();
+                    let file = if let Some(Node::File(file)) = node { Some(file) } else { None };
+                    layout.name(number, &mut now, vec![(to.clone(), node)], file, false);
                 }
                 Op::Remove { path } => layout.name(number, &mut now, vec![(path.clone(), None)], None, false),
                 Op::CreateDir { path } => {

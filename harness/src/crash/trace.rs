@@ -64,6 +64,10 @@ pub enum Op {
         from: PathBuf,
         to: PathBuf,
     },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
     Remove {
         path: PathBuf,
     },
@@ -124,6 +128,7 @@ impl Trace {
                     }
                 }
                 FsOp::Rename { from, to } => Op::Rename { from, to },
+                FsOp::Link { from, to } => Op::Link { from, to },
                 FsOp::Remove { path } => Op::Remove { path },
                 FsOp::CreateDir { path } => Op::CreateDir { path },
                 FsOp::SyncDir { dir } => Op::SyncDir { dir },
@@ -189,6 +194,7 @@ impl Trace {
             Op::Sync { file, .. } => format!("sync of {}", self.name_of(*file)),
             Op::Create { path, .. } => format!("creation of {}", short(path)),
             Op::Rename { from, to } => format!("rename of {} to {}", short(from), short(to)),
+            Op::Link { from, to } => format!("link of {} to {}", short(to), short(from)),
             Op::Remove { path } => format!("removal of {}", short(path)),
             Op::CreateDir { path } => format!("creation of directory {}", short(path)),
             Op::SyncDir { dir } => format!("sync of directory {}", short(dir)),

@@ -147,6 +147,10 @@ impl Fs for ProbeFs {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.probe.recovering();
         self.inner.remove(path)

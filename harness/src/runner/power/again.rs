@@ -113,7 +113,7 @@ fn continued(layout: &Layout<'_>, state: &State, at: u64, later: &Trace) -> Trac
             Op::Write { file, .. } | Op::SetLen { file, .. } | Op::Sync { file, .. } | Op::Create { file, .. } => {
                 *file = number(*file)
             }
-            Op::Rename { .. } | Op::Remove { .. } | Op::CreateDir { .. } | Op::SyncDir { .. } => {}
+            Op::Rename { .. } | Op::Link { .. } | Op::Remove { .. } | Op::CreateDir { .. } | Op::SyncDir { .. } => {}
         }
         trace.calls.push(call);
     }

@@ -148,7 +148,7 @@ pub(crate) fn audit(
     for call in (0..trace.calls.len()).filter(|c| trace.calls[*c].ok) {
         let counts = matches!(
             trace.calls[call].op,
-            Op::Sync { .. } | Op::SyncDir { .. } | Op::Rename { .. } | Op::Remove { .. } | Op::SetLen { .. }
+            Op::Sync { .. } | Op::SyncDir { .. } | Op::Rename { .. } | Op::Link { .. } | Op::Remove { .. } | Op::SetLen { .. }
         );
         if !counts || !go_on() {
             continue;

@@ -120,6 +120,10 @@ impl Fs for MutantFs {
         if self.bug == Bug::Rename { Ok(()) } else { self.inner.rename(from, to) }
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.inner.remove(path)?;
         self.late.take().into_iter().try_for_each(|due| match due {
