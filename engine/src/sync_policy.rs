@@ -8,6 +8,7 @@
 //!
 //! The stronger of policy and call wins; `never` raises nothing.
 
+use crate::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -39,6 +40,15 @@ pub enum Durability {
 impl SyncPolicy {
     /// `interval:1s` by its usual name.
     pub const EVERY_SECOND: SyncPolicy = SyncPolicy::Interval(Duration::from_secs(1));
+
+    /// Refuses an interval of zero: a sync that is always due would keep a thread spinning.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        if self == SyncPolicy::Interval(Duration::ZERO) {
+            let why = "an interval must be longer than zero; use always to sync before each write returns";
+            return Err(Error::Option { option: "sync", value: self.to_string(), why });
+        }
+        Ok(())
+    }
 
     /// The level that a call of level `asked` really gets before it returns.
     pub fn raise(self, asked: Durability) -> Durability {

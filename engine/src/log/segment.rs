@@ -2,7 +2,7 @@
 
 use super::Framing;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, parent, read_full_at, write_all_at};
+use crate::fs::{File, Fs, Lock, LockOutcome, parent, read_full_at, write_all_at};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,6 +104,14 @@ pub(crate) fn remove_leftover(fs: &dyn Fs, path: &Path) -> Result<()> {
     match fs.remove(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),
+    }
+}
+
+/// Takes the lock of a store, for as long as it is open.
+pub(crate) fn take_lock(fs: &dyn Fs, file: &Path, store: &Path) -> Result<Box<dyn Lock>> {
+    match fs.lock(file).map_err(|e| Error::io("lock", file, e))? {
+        LockOutcome::Held(lock) => Ok(lock),
+        LockOutcome::Busy { pid } => Err(Error::Locked { path: store.to_owned(), pid }),
     }
 }
 

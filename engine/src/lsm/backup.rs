@@ -14,7 +14,7 @@ use super::cursor::{Cursor, Direction};
 use super::entry::{Changes, Kind, sized, unpack};
 use super::store::Core;
 use super::value_log::Pointer;
-use super::view::nonsense;
+use super::view::{View, nonsense};
 use crate::codec::{push_varint, read_varint};
 use crate::error::{Error, Result};
 use crate::log::{Framing, Parsed};
@@ -57,39 +57,53 @@ fn write_held(core: &Core, out: &mut dyn Write, since: u64, through: u64) -> Res
     }
     let mut frames = Frames { out, buffer: HEADER.to_vec() };
     let mut backup = Backup { since, through, records: 0 };
+    each_change(core, &view, since, through, &mut |key, end, value| {
+        let mut body = Vec::new();
+        match value {
+            None if since == 0 => return Ok(()),
+            None => body.extend_from_slice(key),
+            Some(value) => {
+                push_varint(&mut body, end.unwrap_or(0));
+                push_varint(&mut body, key.len() as u64);
+                body.extend_from_slice(key);
+                body.extend_from_slice(value);
+            }
+        }
+        backup.records += 1;
+        frames.push(if value.is_some() { b'S' } else { b'D' }, &body)
+    })?;
+    let end: Vec<u8> = [backup.since, backup.through, backup.records].into_iter().flat_map(u64::to_le_bytes).collect();
+    frames.push(b'E', &end)?;
+    frames.flush()?;
+    Ok(backup)
+}
+
+/// Is shown a key, when its value ends, and the value, `None` for a deleted one.
+pub(super) type Show<'a> = dyn FnMut(&[u8], Option<u64>, Option<&[u8]>) -> Result<()> + 'a;
+
+/// Shows, in order, every key that was written after version `since`, as of version `through`.
+pub(super) fn each_change(core: &Core, view: &View, since: u64, through: u64, show: &mut Show<'_>) -> Result<()> {
     let mut merge = view.merge(Direction::Forward, since);
     merge.place(|cursor: &mut dyn Cursor| cursor.first())?;
     let (now, mut last) = (core.options.clock.now(), None::<Vec<u8>>);
     while let Some((key, tag, stored)) = merge.current() {
         if tag.seq() <= through && last.as_deref() != Some(key) {
             last = Some(key.to_vec());
-            let (expires, value) = unpack(tag, stored).ok_or_else(|| nonsense(&core.dir, key))?;
-            let ended = tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= now);
-            if tag.seq() > since && !(ended && since == 0) {
-                let mut body = Vec::new();
-                if ended {
-                    body.extend_from_slice(key);
+            if tag.seq() > since {
+                let (expires, value) = unpack(tag, stored).ok_or_else(|| nonsense(&core.dir, key))?;
+                if tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= now) {
+                    show(key, None, None)?;
+                } else if tag.kind() == Kind::Pointer {
+                    let pointer = Pointer::read(value).ok_or_else(|| nonsense(&core.dir, key))?;
+                    show(key, expires, Some(&view.pointed(&core.dir, pointer, key, tag)?))?;
                 } else {
-                    push_varint(&mut body, expires.unwrap_or(0));
-                    push_varint(&mut body, key.len() as u64);
-                    body.extend_from_slice(key);
-                    if tag.kind() == Kind::Pointer {
-                        let pointer = Pointer::read(value).ok_or_else(|| nonsense(&core.dir, key))?;
-                        body.extend_from_slice(&view.pointed(&core.dir, pointer, key, tag)?);
-                    } else {
-                        body.extend_from_slice(value);
-                    }
+                    show(key, expires, Some(value))?;
                 }
-                frames.push(if ended { b'D' } else { b'S' }, &body)?;
-                backup.records += 1;
             }
         }
         merge.step()?;
     }
-    let end: Vec<u8> = [backup.since, backup.through, backup.records].into_iter().flat_map(u64::to_le_bytes).collect();
-    frames.push(b'E', &end)?;
-    frames.flush()?;
-    Ok(backup)
+    Ok(())
 }
 
 struct Frames<'a> {
@@ -139,14 +153,14 @@ pub(super) fn load(core: &Core, input: &mut dyn Read, level: Durability) -> Resu
                 if backup.records != records {
                     return Err(wrong("it has lost some of its records"));
                 }
-                core.write(&mut changes, level, &mut |_| Ok(()))?;
+                core.write(&mut changes, level, &mut || Ok(()))?;
                 return Ok(backup);
             }
             _ => return Err(wrong("a record that does not belong here")),
         }
         records += 1;
         if held >= GATHER {
-            core.write(&mut std::mem::take(&mut changes), level, &mut |_| Ok(()))?;
+            core.write(&mut std::mem::take(&mut changes), level, &mut || Ok(()))?;
             held = 0;
         }
     }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Rules<'a> {
     /// Sequence numbers of open snapshots and of what everybody sees, ascending.
     pub(super) seen: &'a [u64],
+    /// Whether a key stays at all.
+    pub(super) keeps: &'a dyn Fn(&[u8]) -> bool,
     /// Whether no older version of a key can lie below the output.
     pub(super) is_last: &'a dyn Fn(&[u8]) -> bool,
     /// Deletes above this version are kept for the next backup.
@@ -42,6 +44,8 @@ pub(super) struct Place<'a> {
     pub(super) number: &'a dyn Fn() -> u64,
     /// Whether to give up, because the store is closing.
     pub(super) stopped: &'a dyn Fn() -> bool,
+    /// Is told now and then how many bytes came in since, and may rest.
+    pub(super) pace: &'a dyn Fn(u64),
 }
 
 /// Files that were written and synced. Their names are durable once the directory is synced.
@@ -85,11 +89,15 @@ impl Output<'_> {
         let mut key: Option<Vec<u8>> = None;
         // The span between two of `rules.seen` that the last version of the key fell into.
         let mut span = usize::MAX;
-        let mut count = 0u32;
+        let (mut count, mut bytes) = (0u32, 0);
         while let Some((found, tag, stored)) = source.current() {
             count = count.wrapping_add(1);
-            if count.is_multiple_of(1024) && (self.place.stopped)() {
-                return Err(Error::Closed { path: self.place.dir.to_owned() });
+            bytes += (found.len() + stored.len()) as u64;
+            if count.is_multiple_of(1024) {
+                if (self.place.stopped)() {
+                    return Err(Error::Closed { path: self.place.dir.to_owned() });
+                }
+                (self.place.pace)(std::mem::take(&mut bytes));
             }
             let fresh = key.as_deref() != Some(found);
             if fresh {
@@ -104,7 +112,7 @@ impl Output<'_> {
             let here = rules.seen.partition_point(|seen| *seen < tag.seq());
             let hidden = !fresh && here == span && here < rules.seen.len();
             span = here;
-            if !hidden {
+            if !hidden && (rules.keeps)(found) {
                 let (expires, value) = unpack(tag, stored).ok_or_else(|| self.nonsense())?;
                 let ended = tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= rules.now);
                 // A delete that everybody sees hides nothing any more if nothing older is left.

@@ -1,17 +1,20 @@
 //! What users hold: the store, batches, snapshots.
 
 use super::backup::{self, Backup};
+use super::checkpoint;
 use super::cursor::Direction;
 use super::entry::Changes;
+use super::export::{self, Format};
 use super::iter::{self, Iter, KeyRange};
 use super::options::Options;
+use super::pick::{self, Shape};
 use super::store::{self, Core};
 use super::transaction::Transaction;
 use super::version::LEVELS;
 use crate::background::Workers;
 use crate::error::{Error, Result};
 use crate::log::Cut;
-use crate::sync_policy::Durability;
+use crate::sync_policy::{Durability, SyncPolicy};
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +57,7 @@ impl Store {
         check_key(key)?;
         let mut changes = Changes::with_capacity(key.len() + value.len() + 16);
         changes.put(key, value, None);
-        self.core.write(&mut changes, level, &mut |_| Ok(())).map(drop)
+        self.core.write(&mut changes, level, &mut || Ok(()))
     }
 
     /// Deletes a key, whether or not it has a value. Durable as [`Store::put`].
@@ -67,14 +70,14 @@ impl Store {
         check_key(key)?;
         let mut changes = Changes::with_capacity(key.len() + 16);
         changes.delete(key);
-        self.core.write(&mut changes, level, &mut |_| Ok(())).map(drop)
+        self.core.write(&mut changes, level, &mut || Ok(()))
     }
 
     /// Makes the changes of a batch: all or none of them, whatever crashes. An empty batch changes nothing, and
     /// returns when what was acknowledged before it is as durable as the level asks.
     pub fn write(&self, mut batch: Batch, level: Durability) -> Result<()> {
         batch.refused.take().map_or(Ok(()), Err)?;
-        self.core.write(&mut batch.changes, level, &mut |_| Ok(())).map(drop)
+        self.core.write(&mut batch.changes, level, &mut || Ok(()))
     }
 
     /// The value of a key.
@@ -153,6 +156,49 @@ impl Store {
         backup::load(&self.core, input, level)
     }
 
+    /// Makes a second store in the empty directory `dir` that holds everything acknowledged so far, with hard links
+    /// to the files of this one: it takes no room until they part. Writes go on meanwhile. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a directory that is not empty; [`Error::Io`], also for another file system (make a
+    /// backup instead); as [`Store::flush`]. What was linked before an error stays and is no store.
+    pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<()> {
+        checkpoint::write(&self.core, dir.as_ref())
+    }
+
+    /// Writes every key and value as of now in a format that other programs read, while writes go on; how many
+    /// there are.
+    ///
+    /// # Errors
+    /// [`Error::Io`] of the stream, [`Error::Corrupt`].
+    pub fn export(&self, out: &mut dyn std::io::Write, format: Format) -> Result<u64> {
+        export::write(&self.core, out, format)
+    }
+
+    /// Puts every entry of an export into this store; how many there were. Not atomic: a mebibyte at a time.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the number of the entry that cannot be read; as [`Store::write`].
+    pub fn import(&self, input: &mut dyn std::io::Read, format: Format, level: Durability) -> Result<u64> {
+        export::read(&self.core, input, format, level)
+    }
+
+    /// Removes all keys: see [`Store::drop_prefix`].
+    pub fn drop_all(&self) -> Result<()> {
+        self.drop_prefix(b"")
+    }
+
+    /// Removes the keys that begin with a prefix: all or none of them, whatever crashes, and durable on return. Much
+    /// faster than to delete them: tables that hold nothing else are let go of unread. Writes wait meanwhile.
+    ///
+    /// It reaches into the past: snapshots do not see the keys any more, and open transactions conflict.
+    ///
+    /// # Errors
+    /// As [`Store::flush`].
+    pub fn drop_prefix(&self, prefix: &[u8]) -> Result<()> {
+        self.core.drop_prefix(prefix)
+    }
+
     /// Puts every `Async` write into the kernel; under `always` onto the device.
     pub fn flush_log(&self) -> Result<()> {
         self.core.flush_log()
@@ -197,6 +243,20 @@ impl Store {
         self.core.caches.resize(blocks, indexes);
     }
 
+    /// Changes when the log is synced without being asked. When it returns, the store keeps what the new policy
+    /// promises; an interval begins within a tenth of a second.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an interval of zero; as [`Store::sync`], when the policy holds already.
+    pub fn set_sync_policy(&self, policy: SyncPolicy) -> Result<()> {
+        self.core.set_sync(policy)
+    }
+
+    /// Changes how many bytes a second compactions take in at most; 0 for no limit.
+    pub fn set_compaction_rate(&self, rate: u64) {
+        self.core.set_compaction_rate(rate);
+    }
+
     /// What the store holds and has done.
     pub fn stats(&self) -> Stats {
         let core = &self.core;
@@ -215,6 +275,7 @@ impl Store {
                 .collect(),
             value_log: levels.values.values().sum(),
             value_log_live: levels.live_values().values().sum(),
+            pending: pick::pending(levels, &Shape::of(&core.options)),
             memtables: 1 + view.immutable.len() as u64,
             memtable_bytes: memories.map(|m| m.table.bytes() as u64).sum(),
             flushes: count(&core.counts.flushes),
@@ -352,6 +413,8 @@ pub struct Stats {
     pub value_log: u64,
     /// Of these, what a table still points to.
     pub value_log_live: u64,
+    /// What levels hold above their targets.
+    pub pending: u64,
     /// Memtables, the one that is written among them.
     pub memtables: u64,
     /// Their memory.
@@ -384,6 +447,13 @@ pub struct Stats {
     pub cut: Option<(PathBuf, Cut)>,
     /// The last failure of a background flush, sync or compaction.
     pub background_error: Option<String>,
+}
+
+impl Stats {
+    /// Bytes that flushes and compactions wrote for each byte that came in; 0 before the first flush.
+    pub fn write_amplification(&self) -> f64 {
+        if self.written == 0 { 0.0 } else { (self.flushed + self.compacted) as f64 / self.written as f64 }
+    }
 }
 
 /// What a level holds.

@@ -9,7 +9,7 @@
 use super::version::{Edit, Levels};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, parent};
-use crate::log::{Framing, Header, Log, Mode, draft_segment, identify, publish_segment, replay};
+use crate::log::{Framing, Header, Log, Mode, Replayed, draft_segment, identify, publish_segment, replay};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,20 +29,17 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 impl Manifest {
-    /// Reads the manifest, or makes the one of an empty store.
-    pub(super) fn open(fs: &dyn Fs, dir: &Path) -> Result<Self> {
-        let path = path(dir);
-        match fs.open(&path) {
-            Ok(file) => Self::read(fs, path, file),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::write(fs, path, Levels { log: 1, ..Levels::new() }),
-            Err(e) => Err(Error::io("open", &path, e)),
-        }
+    /// Makes the manifest of a store whose files are all durable.
+    pub(super) fn create(fs: &dyn Fs, dir: &Path, levels: Levels) -> Result<()> {
+        Self::draft(fs, path(dir), levels)?;
+        publish_segment(fs, &path(dir))
     }
 
-    fn write(fs: &dyn Fs, path: PathBuf, levels: Levels) -> Result<Self> {
-        let fresh = Self::draft(fs, path, levels)?;
-        publish_segment(fs, &fresh.path)?;
-        Ok(fresh)
+    /// Reads the manifest.
+    pub(super) fn open(fs: &dyn Fs, dir: &Path) -> Result<Self> {
+        let path = path(dir);
+        let file = fs.open(&path).map_err(|e| Error::io("open", &path, e))?;
+        Self::read(fs, path, file)
     }
 
     /// A manifest of one edit that has no name yet.
@@ -55,28 +52,46 @@ impl Manifest {
         Ok(Self { log: Log::new(&path, Framing::Binary, file, end, end), path, levels, whole: end })
     }
 
-    fn read(fs: &dyn Fs, path: PathBuf, file: Arc<dyn File>) -> Result<Self> {
-        let Some(Header::Manifest) = identify(&*file, &path)? else {
-            return Err(Error::Format { file: path, found: "something else than a manifest".to_owned() });
+    /// What the manifest says, changing nothing. A torn tail is an error here: the last edit may have been whole once.
+    pub(super) fn peek(fs: &dyn Fs, dir: &Path) -> Result<Levels> {
+        let path = path(dir);
+        match fs.open(&path) {
+            Ok(file) => match Self::replay(&path, &*file)? {
+                (_, Replayed { cut: Some(cut), .. }) => Err(Error::corrupt(&path, cut.offset, cut.what)),
+                (levels, _) => Ok(levels),
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::corrupt(&path, 0, "the file is not there")),
+            Err(e) => Err(Error::io("open", &path, e)),
+        }
+    }
+
+    fn replay(path: &Path, file: &dyn File) -> Result<(Levels, Replayed)> {
+        let Some(Header::Manifest) = identify(file, path)? else {
+            return Err(Error::Format { file: path.to_owned(), found: "something else than a manifest".to_owned() });
         };
-        // The name may be in the kernel only, if a process died right behind a rename.
-        fs.sync_dir(parent(&path)).map_err(|e| Error::io("sync", parent(&path), e))?;
         let start = Header::Manifest.line().len() as u64;
-        let len = file.len().map_err(|e| Error::io("read", &path, e))?;
+        let len = file.len().map_err(|e| Error::io("read", path, e))?;
         let mut levels = Levels::new();
-        let found = replay(&*file, &path, Framing::Binary, start..len, Mode::Strict, |offset, _, body| {
-            let edit: Edit = serde_json::from_slice(body).map_err(|e| corrupt(&path, offset, &e.to_string()))?;
-            levels = levels.apply(&edit).map_err(|why| corrupt(&path, offset, &why))?;
+        let found = replay(file, path, Framing::Binary, start..len, Mode::Strict, |offset, _, body| {
+            let edit: Edit = serde_json::from_slice(body).map_err(|e| corrupt(path, offset, &e.to_string()))?;
+            levels = levels.apply(&edit).map_err(|why| corrupt(path, offset, &why))?;
             Ok(())
         })?;
         if found.records == 0 {
             // A manifest is created with its first record in it.
-            return Err(corrupt(&path, start, "no record is left"));
+            return Err(corrupt(path, start, "no record is left"));
         }
+        Ok((levels, found))
+    }
+
+    fn read(fs: &dyn Fs, path: PathBuf, file: Arc<dyn File>) -> Result<Self> {
+        // The name may be in the kernel only, if a process died right behind a rename.
+        fs.sync_dir(parent(&path)).map_err(|e| Error::io("sync", parent(&path), e))?;
+        let (levels, found) = Self::replay(&path, &*file)?;
         if found.cut.is_some() {
             file.set_len(found.end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", &path, e))?;
         }
-        let log = Log::new(&path, Framing::Binary, file, found.synced.max(start), found.end);
+        let log = Log::new(&path, Framing::Binary, file, found.synced.max(Header::Manifest.line().len() as u64), found.end);
         // What stands here is relied on from now on, whoever wrote it and whether or not it was synced.
         log.sync_step()?;
         Ok(Self { path, log, levels, whole: found.end })

@@ -30,16 +30,20 @@
 //! when it is durable, and removed only when no durable manifest names it.
 
 mod backup;
+mod checkpoint;
 mod compaction;
 mod cursor;
 mod entry;
+mod export;
 mod handle;
 mod iter;
 mod manifest;
 mod memtable;
+mod metrics;
 mod names;
 mod options;
 mod pick;
+mod salvage;
 mod sstable;
 mod store;
 mod transaction;
@@ -49,7 +53,9 @@ mod view;
 mod wal;
 
 pub use backup::Backup;
+pub use export::Format;
 pub use handle::{Batch, Snapshot, Stats, Store};
 pub use iter::Iter;
 pub use options::{Clock, Compression, Options};
+pub use salvage::{Loss, Salvage, Salvaged};
 pub use transaction::Transaction;

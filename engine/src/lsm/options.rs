@@ -37,6 +37,8 @@ pub struct Options {
     pub value_threshold: usize,
     /// Share of a value log file that must be garbage before it is collected, 0 to 1. Default: 0.5.
     pub collect_ratio: f64,
+    /// Bytes a second that compactions take in at most; 0 for no limit. Default: 0.
+    pub compaction_rate: u64,
     /// Bytes that the manifest must have, and four times what it had, to be rewritten. Default: 64 KiB.
     pub manifest_size: u64,
     /// Bytes of a block before compression. Default: 4096.
@@ -71,6 +73,8 @@ pub enum Compression {
     /// Raw Snappy.
     #[default]
     Snappy,
+    /// Zstandard at its default level. Needs the feature `zstd`.
+    Zstd,
 }
 
 impl Compression {
@@ -79,11 +83,16 @@ impl Compression {
             Compression::None => 0,
             Compression::Lz4 => 1,
             Compression::Snappy => 2,
+            Compression::Zstd => 3,
         }
     }
 
+    fn is_built_in(self) -> bool {
+        self != Compression::Zstd || cfg!(feature = "zstd")
+    }
+
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Compression::None, Compression::Lz4, Compression::Snappy].into_iter().find(|c| c.byte() == byte)
+        [Compression::None, Compression::Lz4, Compression::Snappy, Compression::Zstd].into_iter().find(|c| c.byte() == byte)
     }
 }
 
@@ -129,6 +138,7 @@ impl Default for Options {
             table_size: 8 << 20,
             value_threshold: 1024,
             collect_ratio: 0.5,
+            compaction_rate: 0,
             manifest_size: 64 << 10,
             block_size: 4096,
             bloom_bits_per_key: 11,
@@ -175,10 +185,10 @@ impl Options {
         if self.flush_interval.is_zero() {
             return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
         }
-        if self.sync == SyncPolicy::Interval(Duration::ZERO) {
-            let why = "an interval must be longer than zero; use always to sync before each write returns";
-            return refuse("sync", self.sync.to_string(), why);
+        if !self.compression.is_built_in() {
+            let why = "this build has no Zstandard; build the engine with its feature zstd";
+            return refuse("compression", "zstd".to_owned(), why);
         }
-        Ok(())
+        self.sync.check()
     }
 }

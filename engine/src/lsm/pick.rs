@@ -100,6 +100,17 @@ fn score(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>
     bytes as f64 / targets.bytes[level] as f64
 }
 
+/// Bytes that levels hold above their targets.
+pub(super) fn pending(levels: &Levels, shape: &Shape) -> u64 {
+    let targets = Targets::new(levels, shape);
+    let level0 = if levels.tables[0].len() < shape.level0_tables { 0 } else { levels.size(0) };
+    let above = |level| {
+        let target = if level < targets.base { 0 } else { targets.bytes[level] };
+        levels.size(level).saturating_sub(target)
+    };
+    level0 + (1..LEVELS - 1).map(above).sum::<u64>()
+}
+
 fn from_level0(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>) -> Option<Task> {
     // Tables of level 0 overlap: one that stayed would hide newer versions, so they go together.
     let tables = &levels.tables[0];

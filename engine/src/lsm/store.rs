@@ -16,13 +16,13 @@ use super::pick::{self, Shape, Task};
 use super::sstable::{self, Caches, TableCursor};
 use super::transaction::Recent;
 use super::value_log::{self, Pointer};
-use super::version::{Edit, Version};
+use super::version::{Edit, Levels, Version};
 use super::view::View;
 use super::wal::{self, Memory};
 use crate::background::{self, Bell, Workers};
 use crate::error::{Error, Result};
-use crate::fs::{Fs, Lock, LockOutcome};
-use crate::log::Cut;
+use crate::fs::{Fs, Lock};
+use crate::log::{Cut, take_lock};
 use crate::sync_policy::{Durability, SyncPolicy};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,11 @@ pub(super) struct Core {
     pub(super) options: Options,
     pub(super) fs: Arc<dyn Fs>,
     pub(super) caches: Arc<Caches>,
+    sync: ArcSwap<SyncPolicy>,
+    /// Bytes a second that compactions may write; 0 for no limit.
+    compaction_rate: AtomicU64,
+    /// Held by the compaction that rests.
+    pacing: Mutex<()>,
     writer: Mutex<Writer>,
     view: ArcSwap<View>,
     visible: AtomicU64,
@@ -104,7 +109,7 @@ impl Core {
         options.check()?;
         let fs = Arc::clone(&options.fs);
         fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-        let lock = take_lock(&*fs, dir)?;
+        let lock = take_lock(&*fs, &dir.join("lock"), dir)?;
         let mut names = Names::read(&*fs, dir)?;
         let caches = Arc::new(Caches::new(options.block_cache, options.index_cache));
         if !names.manifest {
@@ -152,6 +157,9 @@ impl Core {
             cut: recovered.cut,
             background_error: Mutex::default(),
             lock: Mutex::new(Some(lock)),
+            sync: ArcSwap::from_pointee(options.sync),
+            compaction_rate: AtomicU64::new(options.compaction_rate),
+            pacing: Mutex::default(),
             fs,
             caches,
             options,
@@ -175,15 +183,10 @@ impl Core {
     }
 
     /// Makes several changes that happen together or not at all. `admit` is asked in the writer's turn whether
-    /// they still may; it gets the number that they would begin with.
-    pub(super) fn write(
-        &self,
-        changes: &mut Changes,
-        level: Durability,
-        admit: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<u64> {
-        let level = self.options.sync.raise(level);
-        let (memory, position, last) = loop {
+    /// they still may.
+    pub(super) fn write(&self, changes: &mut Changes, level: Durability, admit: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let level = self.sync.load().raise(level);
+        let (memory, position) = loop {
             let mut writer = lock(&self.writer);
             self.check()?;
             if writer.memory.table.bytes() >= self.options.memtable_size || self.is_crowded() {
@@ -196,11 +199,11 @@ impl Core {
                     self.rotate(&mut writer)?;
                 }
             }
-            admit(writer.next_seq)?;
+            admit()?;
             if changes.len() == 0 {
                 // Nothing to write, but a promise to keep: what was seen is as durable as was asked.
                 let position = if level == Durability::Async { 0 } else { self.settled(&writer.memory)? };
-                break (Arc::clone(&writer.memory), position, writer.next_seq - 1);
+                break (Arc::clone(&writer.memory), position);
             }
             let first = writer.next_seq;
             let last = first + u64::from(changes.len()) - 1;
@@ -217,12 +220,12 @@ impl Core {
             self.recent.note(changes.iter().map(|(_, key, _)| key), last);
             writer.next_seq = last + 1;
             self.visible.store(last, Ordering::Release);
-            break (Arc::clone(&writer.memory), position, last);
+            break (Arc::clone(&writer.memory), position);
         };
         if level == Durability::Sync {
             self.sync_through(&memory, position)?;
         }
-        Ok(last)
+        Ok(())
     }
 
     /// Does something while nobody writes.
@@ -316,12 +319,39 @@ impl Core {
         Ok(())
     }
 
+    /// Changes the sync policy. Under the new one holds from the start what it promises: everything is synced first
+    /// if it ever syncs by itself.
+    pub(super) fn set_sync(&self, policy: SyncPolicy) -> Result<()> {
+        policy.check()?;
+        self.sync.store(Arc::new(policy));
+        if matches!(policy, SyncPolicy::Always | SyncPolicy::Interval(_)) { self.sync() } else { Ok(()) }
+    }
+
+    pub(super) fn set_compaction_rate(&self, rate: u64) {
+        self.compaction_rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Rests after compactions wrote so many bytes, for as long as the rate demands.
+    fn pace(&self, bytes: u64) {
+        let _resting = lock(&self.pacing);
+        let mut left = bytes as f64;
+        loop {
+            let rate = self.compaction_rate.load(Ordering::Relaxed);
+            if rate == 0 || left <= 0.0 || self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            let rest = Duration::from_secs_f64(left / rate as f64).min(Duration::from_millis(50));
+            background::pause(rest);
+            left -= rest.as_secs_f64() * rate as f64;
+        }
+    }
+
     /// Puts every `Async` write into the kernel; under `always` onto the device.
     pub(super) fn flush_log(&self) -> Result<()> {
         self.check()?;
         let memory = Arc::clone(&lock(&self.writer).memory);
         let position = self.settled(&memory)?;
-        if self.options.sync == SyncPolicy::Always { self.sync_through(&memory, position) } else { Ok(()) }
+        if **self.sync.load() == SyncPolicy::Always { self.sync_through(&memory, position) } else { Ok(()) }
     }
 
     /// Makes everything durable that was written before.
@@ -345,11 +375,12 @@ impl Core {
     /// Syncs when the interval says so. The oldest unsynced write cannot be older than the last moment at which
     /// the log was clean.
     pub(super) fn sync_due(&self, now: Duration) -> Result<Duration> {
-        let SyncPolicy::Interval(interval) = self.options.sync else {
+        let policy = **self.sync.load();
+        let SyncPolicy::Interval(interval) = policy else {
             return Ok(now + Duration::from_millis(100));
         };
         let clean = lock(&self.timer).clean;
-        if !self.options.sync.due(Some(clean), now) {
+        if !policy.due(Some(clean), now) {
             return Ok(clean + interval);
         }
         lock(&self.timer).clean = now;
@@ -384,6 +415,7 @@ impl Core {
         let collect = BTreeSet::new();
         let rules = Rules {
             seen: &seen,
+            keeps: &|_| true,
             is_last: &|_| false,
             backup: 0,
             now: self.options.clock.now(),
@@ -391,7 +423,7 @@ impl Core {
             table_size: u64::MAX,
             read: &|_, _, _| Ok(Vec::new()),
         };
-        let written = self.build(&mut source, &rules)?;
+        let written = self.build(&mut source, &rules, &|_| ())?;
         self.counts.flushed.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let add = written.tables.into_iter().map(|table| (0, table)).collect();
         let edit = Edit { add, add_values: written.values, log: Some(newer.number), ..Edit::default() };
@@ -408,10 +440,7 @@ impl Core {
     }
 
     /// Picks a compaction and makes it; whether there was one.
-    pub(super) fn compact_one(
-        &self,
-        pick: impl FnOnce(&super::version::Levels, &Shape, &BTreeSet<u64>) -> Option<Task>,
-    ) -> Result<bool> {
+    pub(super) fn compact_one(&self, pick: impl FnOnce(&Levels, &Shape, &BTreeSet<u64>) -> Option<Task>) -> Result<bool> {
         let (task, version) = {
             let mut busy = lock(&self.busy);
             let version = Arc::clone(&self.view.load().version);
@@ -438,6 +467,7 @@ impl Core {
         let is_last = |key: &[u8]| task.output > 0 && !version.levels.is_below(task.output, key);
         let rules = Rules {
             seen: &seen,
+            keeps: &|_| true,
             is_last: &is_last,
             backup: version.levels.backup.unwrap_or(u64::MAX),
             now: self.options.clock.now(),
@@ -445,7 +475,7 @@ impl Core {
             table_size: task.table_size,
             read: &|pointer, key, tag| self.value(version, pointer, key, tag),
         };
-        let written = self.build(&mut source, &rules)?;
+        let written = self.build(&mut source, &rules, &|bytes| self.pace(bytes))?;
         self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -455,13 +485,14 @@ impl Core {
         self.install(edit, None)
     }
 
-    fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>) -> Result<Written> {
+    fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>, pace: &dyn Fn(u64)) -> Result<Written> {
         let place = Place {
             fs: &*self.fs,
             dir: &self.dir,
             options: &self.options,
             number: &|| self.number(),
             stopped: &|| self.stopping.load(Ordering::Relaxed),
+            pace,
         };
         compaction::write(source, rules, &place)
     }
@@ -535,6 +566,11 @@ impl Core {
                 self.rotate(&mut writer)?;
             }
         }
+        self.flush_full()
+    }
+
+    /// Flushes the memtables that nobody writes any more.
+    fn flush_full(&self) -> Result<()> {
         while !self.view.load().immutable.is_empty() {
             self.check()?;
             let seen = self.bell.count();
@@ -544,6 +580,75 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Removes the keys that begin with a prefix, in one step. Tables that hold nothing else go unread.
+    pub(super) fn drop_prefix(&self, prefix: &[u8]) -> Result<()> {
+        let mut writer = lock(&self.writer);
+        self.check()?;
+        if !writer.memory.table.is_empty() {
+            self.rotate(&mut writer)?;
+        }
+        self.flush_full()?;
+        // Nothing is in memory, and the writer's turn is ours; no compaction may be at work on what goes.
+        let version = loop {
+            self.check()?;
+            let seen = self.bell.count();
+            let mut busy = lock(&self.busy);
+            if busy.is_empty() {
+                let version = Arc::clone(&self.view.load().version);
+                busy.extend(version.levels.all().map(|t| t.number));
+                break version;
+            }
+            drop(busy);
+            self.bell.wait(seen, PATIENCE);
+        };
+        let seq = writer.next_seq;
+        let done = self.install_without(prefix, &version, seq);
+        lock(&self.busy).clear();
+        if done.is_ok() {
+            // A version of its own, so that what was read before conflicts with it.
+            writer.next_seq = seq + 1;
+            self.recent.note_all(seq);
+            self.visible.store(seq, Ordering::Release);
+        }
+        done.map_err(|e| self.settle_background(e))
+    }
+
+    fn install_without(&self, prefix: &[u8], version: &Version, seq: u64) -> Result<()> {
+        let mut edit = Edit { dropped: Some(seq), ..Edit::default() };
+        let seen = self.boundaries();
+        let collect = BTreeSet::new();
+        let rules = Rules {
+            seen: &seen,
+            keeps: &|key| !key.starts_with(prefix),
+            is_last: &|_| false,
+            backup: 0,
+            now: self.options.clock.now(),
+            collect: &collect,
+            table_size: u64::MAX,
+            read: &|_, _, _| Ok(Vec::new()),
+        };
+        for (level, tables) in version.tables.iter().enumerate() {
+            for table in tables {
+                let inside = |key: &[u8]| key.starts_with(prefix);
+                let (smallest, largest) = (&table.meta.smallest, &table.meta.largest);
+                if prefix > &largest[..] || (prefix < &smallest[..] && !inside(smallest)) {
+                    continue;
+                }
+                edit.remove.push(table.meta.number);
+                if inside(smallest) && inside(largest) {
+                    continue;
+                }
+                let cursor = Box::new(TableCursor::new(Arc::clone(table), false));
+                let mut source = Merge::new(vec![cursor], Direction::Forward);
+                source.place(|cursor| cursor.first())?;
+                let written = self.build(&mut source, &rules, &|_| ())?;
+                edit.add.extend(written.tables.into_iter().map(|table| (level, table)));
+                edit.add_values.extend(written.values);
+            }
+        }
+        self.install(edit, None)
     }
 
     /// Flushes, then merges everything into one level, dropping what nobody can see any more.
@@ -676,15 +781,7 @@ fn create(fs: &dyn Fs, dir: &Path, names: &Names) -> Result<()> {
     wal::begin(fs, dir, 1, 1, None, 0)?;
     let parent = crate::fs::parent(dir);
     fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
-    Manifest::open(fs, dir).map(drop)
-}
-
-fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>> {
-    let file = dir.join("lock");
-    match fs.lock(&file).map_err(|e| Error::io("lock", &file, e))? {
-        LockOutcome::Held(lock) => Ok(lock),
-        LockOutcome::Busy { pid } => Err(Error::Locked { path: dir.to_owned(), pid }),
-    }
+    Manifest::create(fs, dir, Levels { log: 1, ..Levels::new() })
 }
 
 fn edit_refused(dir: &Path, why: String) -> Error {

@@ -28,6 +28,8 @@ struct Written {
     /// Sequence numbers that open transactions read at, and how many do.
     starts: BTreeMap<u64, usize>,
     keys: BTreeMap<Vec<u8>, u64>,
+    /// The last write that may have changed any key.
+    all: u64,
     /// Keys at which the map is gone through for what nobody asks about any more.
     prune_at: usize,
 }
@@ -74,9 +76,17 @@ impl Recent {
         }
     }
 
+    /// Notes that any key may have been changed.
+    pub(super) fn note_all(&self, seq: u64) {
+        lock(&self.written).all = seq;
+    }
+
     /// Whether anything that was read was written after `start`.
     fn conflicts(&self, start: u64, keys: &BTreeSet<Vec<u8>>, ranges: &[KeyRange]) -> bool {
         let written = lock(&self.written);
+        if written.all > start {
+            return true;
+        }
         let later = |seq: &u64| *seq > start;
         keys.iter().any(|key| written.keys.get(key).is_some_and(later))
             || ranges
@@ -194,11 +204,11 @@ impl Transaction {
         }
         // One that changes nothing saw one moment: it stands there in the order, whatever came later.
         let only_reads = changes.len() == 0;
-        let admit = &mut |_| match !only_reads && self.core.recent.conflicts(self.start, &self.keys, &self.ranges) {
+        let admit = &mut || match !only_reads && self.core.recent.conflicts(self.start, &self.keys, &self.ranges) {
             true => Err(Error::Conflict),
             false => Ok(()),
         };
-        self.core.write(&mut changes, level, admit).map(drop)
+        self.core.write(&mut changes, level, admit)
     }
 }
 

@@ -106,6 +106,8 @@ struct Segment {
     end: u64,
     synced: u64,
     cut: Option<Cut>,
+    /// What salvage left out.
+    dropped: Vec<Cut>,
 }
 
 /// Reads the segments with these numbers and cuts off what a crash left of their end. Writes up to `flushed`
@@ -115,7 +117,7 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
     let mut broken: Option<String> = None;
     let mut given_up = Vec::new();
     for &number in numbers {
-        let segment = read(fs, dir.join(file_name(number)), number, size)?;
+        let segment = read(fs, dir.join(file_name(number)), number, size, Mode::Strict)?;
         if broken.is_none()
             && let Some(last) = segments.last()
         {
@@ -157,6 +159,49 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
     Ok(recovered)
 }
 
+/// What cannot be read: file, offset, and what stands there.
+pub(super) type Gap = (PathBuf, u64, String);
+
+/// Reads what can be read of the segments with these numbers, changing nothing, and says what cannot.
+pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> Result<(Vec<Memory>, Vec<Gap>)> {
+    let (mut memories, mut gaps): (Vec<Memory>, Vec<Gap>) = Default::default();
+    let mut last: Option<(PathBuf, u64, u64)> = None;
+    for &number in numbers {
+        let path = dir.join(file_name(number));
+        let strict = read(fs, path.clone(), number, size, Mode::Strict);
+        let segment = match strict {
+            Err(Error::Corrupt { .. } | Error::Format { .. }) => read(fs, path, number, size, Mode::Salvage),
+            other => other,
+        };
+        let segment = match segment {
+            Ok(segment) => segment,
+            Err(Error::Corrupt { file, offset, what, .. }) => {
+                gaps.push((file, offset, what));
+                last = None;
+                continue;
+            }
+            Err(Error::Format { file, found }) => {
+                gaps.push((file, 0, format!("it starts with {found:?}")));
+                last = None;
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        // A torn tail may have been whole once.
+        gaps.extend(segment.dropped.iter().chain(&segment.cut).map(|d| (segment.path.clone(), d.offset, d.what.clone())));
+        if let Some((path, before, end)) = last.take()
+            && before == segment.link.before
+            && end < segment.link.end
+        {
+            gaps.push((path, end, format!("it ended at byte {} once", segment.link.end)));
+        }
+        last = Some((segment.path.clone(), number, segment.end));
+        let log = Log::new(&segment.path, Framing::Binary, segment.file, segment.synced, segment.end);
+        memories.push(Memory { table: segment.table, log, number });
+    }
+    Ok((memories, gaps))
+}
+
 /// Why a segment does not continue the one before it; `None` if it does.
 ///
 /// # Errors
@@ -195,7 +240,7 @@ fn segment_start() -> u64 {
 }
 
 /// Reads a segment into a memtable of so many bytes. Its first record was synced before it got its name.
-fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize) -> Result<Segment> {
+fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize, mode: Mode) -> Result<Segment> {
     let file = fs.open(&path).map_err(|e| Error::io("open", &path, e))?;
     if identify(&*file, &path)? != Some(Header::Wal) {
         return Err(Error::corrupt(&path, 0, "it is no segment of a write-ahead log"));
@@ -204,7 +249,7 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize) -> Result<Segment>
     let start = Header::Wal.line().len() as u64;
     let table = Memtable::new(size);
     let (mut link, mut max_seq) = (None, 0);
-    let found = replay(&*file, &path, Framing::Binary, start..len, Mode::Strict, |offset, kind, body| {
+    let found = replay(&*file, &path, Framing::Binary, start..len, mode, |offset, kind, body| {
         let wrong = |what: &str| Error::corrupt(&path, offset, what);
         match (kind, link) {
             (b'L', None) => link = Some(Link::read(body).ok_or_else(|| wrong("a first record that makes no sense"))?),
@@ -227,5 +272,5 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize) -> Result<Segment>
     };
     let synced = found.synced.max(segment_start());
     let max_seq = max_seq.max(link.first_seq.saturating_sub(1));
-    Ok(Segment { path, file, number, link, table, max_seq, end: found.end, synced, cut: found.cut })
+    Ok(Segment { path, file, number, link, table, max_seq, end: found.end, synced, cut: found.cut, dropped: found.dropped })
 }

@@ -4,10 +4,10 @@
 //! crash and no mistake of the salvage itself can cost more than the damage did.
 
 use super::compact::{Draft, copy_live, draft};
-use super::store::{Options, take_lock};
+use super::store::Options;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, read_full_at, write_all_at};
-use crate::log::{Dropped, Header, Mode, beside, identify, publish};
+use crate::log::{Dropped, Header, Mode, beside, identify, publish, take_lock};
 use std::path::{Path, PathBuf};
 
 /// What a salvage kept and what it had to leave.
@@ -30,7 +30,7 @@ pub struct Salvaged {
 pub fn salvage(path: impl AsRef<Path>, options: &Options) -> Result<Salvaged> {
     let path = path.as_ref();
     let fs = &*options.fs;
-    let _lock = take_lock(fs, path)?;
+    let _lock = take_lock(fs, &beside(path, "lock"), path)?;
     let file = fs.open(path).map_err(|e| Error::io("open", path, e))?;
     let header = match identify(&*file, path)? {
         Some(header @ (Header::TypedLog | Header::GoPersist)) => header,

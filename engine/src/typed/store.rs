@@ -7,8 +7,8 @@ use super::map::{AnyMap, Map, MapCore};
 use super::name;
 use crate::background::Workers;
 use crate::error::{Error, Result};
-use crate::fs::{Fs, Lock, LockOutcome, RealFs, parent};
-use crate::log::{Cut, Framing, Header, Log, LogStats, Mode, create_segment, identify, replay};
+use crate::fs::{Fs, Lock, RealFs, parent};
+use crate::log::{Cut, Framing, Header, Log, LogStats, Mode, create_segment, identify, replay, take_lock};
 use crate::log::{beside, changes, remove_leftover};
 use crate::sync_policy::{Durability, SyncPolicy};
 use serde::Serialize;
@@ -74,7 +74,7 @@ impl Options {
         if self.flush_interval.is_zero() {
             return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
         }
-        check_sync(self.sync)?;
+        self.sync.check()?;
         match self.auto_shrink {
             Some(AutoShrink { ratio, .. }) if !(ratio > 1.0 && ratio.is_finite()) => {
                 refuse("auto_shrink.ratio", ratio.to_string(), "it must be more than 1, or every shrink would call for the next")
@@ -152,7 +152,7 @@ impl Store {
         let path = path.as_ref();
         options.check()?;
         let fs = Arc::clone(&options.fs);
-        let lock = take_lock(&*fs, path)?;
+        let lock = take_lock(&*fs, &beside(path, "lock"), path)?;
         remove_leftover(&*fs, &beside(path, "new"))?;
         remove_leftover(&*fs, &compact::draft(path))?;
         let existing = match fs.open(path) {
@@ -239,7 +239,7 @@ impl Store {
         sync: Option<SyncPolicy>,
     ) -> Result<Map<V>> {
         name::check_map(name)?;
-        sync.map_or(Ok(()), check_sync)?;
+        sync.map_or(Ok(()), SyncPolicy::check)?;
         let map = self.core.map(Some(name), sync)?;
         Ok(Map::new(Arc::clone(&self.core), map))
     }
@@ -555,23 +555,6 @@ fn start_workers(core: &Arc<Core>) -> Workers {
         });
     }
     workers
-}
-
-/// A sync that is always due would keep a thread spinning.
-fn check_sync(sync: SyncPolicy) -> Result<()> {
-    if sync == SyncPolicy::Interval(Duration::ZERO) {
-        let why = "an interval must be longer than zero; use always to sync before each write returns";
-        return Err(Error::Option { option: "sync", value: sync.to_string(), why });
-    }
-    Ok(())
-}
-
-pub(super) fn take_lock(fs: &dyn Fs, path: &Path) -> Result<Box<dyn Lock>> {
-    let lock_file = beside(path, "lock");
-    match fs.lock(&lock_file).map_err(|e| Error::io("lock", &lock_file, e))? {
-        LockOutcome::Held(lock) => Ok(lock),
-        LockOutcome::Busy { pid } => Err(Error::Locked { path: path.to_owned(), pid }),
-    }
 }
 
 fn value_error(key: &str, e: &serde_json::Error) -> Error {

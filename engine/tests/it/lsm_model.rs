@@ -2,7 +2,7 @@
 //! collected or reopened meanwhile.
 
 use engine::fs::MemFs;
-use engine::lsm::{Batch, Clock, Compression, Options, Snapshot, Store};
+use engine::lsm::{Batch, Clock, Compression, Options, Salvage, Snapshot, Store};
 use engine::{Durability, SyncPolicy};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -14,6 +14,11 @@ type Model = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
 
 /// A value and when it ends; none for a delete.
 type Change = (u8, Option<(u16, Option<u8>)>);
+
+#[cfg(feature = "zstd")]
+const COMPRESSIONS: &[Compression] = &[Compression::None, Compression::Lz4, Compression::Snappy, Compression::Zstd];
+#[cfg(not(feature = "zstd"))]
+const COMPRESSIONS: &[Compression] = &[Compression::None, Compression::Lz4, Compression::Snappy];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -27,6 +32,7 @@ enum Op {
     LetGo,
     Wait(u8),
     Range(Vec<u8>, Vec<u8>),
+    DropPrefix(Vec<u8>),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -44,6 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::LetGo),
         1 => (0u8..10).prop_map(Op::Wait),
         2 => (key_part(), key_part()).prop_map(|(a, b)| Op::Range(a, b)),
+        1 => (0usize..5).prop_map(|len| Op::DropPrefix(b"kkkk"[..len].to_vec())),
     ]
 }
 
@@ -133,7 +140,7 @@ proptest! {
     #[test]
     fn it_shows_what_an_ordered_map_shows(
         ops in prop::collection::vec(op(), 1..120),
-        compression in prop_oneof![Just(Compression::None), Just(Compression::Lz4), Just(Compression::Snappy)],
+        compression in prop::sample::select(COMPRESSIONS),
     ) {
         let (mut fs, now) = (MemFs::new(), Arc::new(AtomicU64::new(1_000)));
         let open = |fs: &MemFs| Store::open("/db", options(fs, &now, compression)).unwrap();
@@ -179,12 +186,23 @@ proptest! {
                     let image = fs.image();
                     drop(store);
                     fs = MemFs::from_image(&image);
+                    let salvage = Salvage::open("/db", &options(&fs, &now, compression)).unwrap();
+                    prop_assert_eq!(salvage.losses(), &[]);
+                    let found = salvage.entries().unwrap().map(|entry| entry.map(|e| (e.key, e.value)));
+                    prop_assert_eq!(found.collect::<Result<Vec<_>, _>>().unwrap(), alive(&model, time));
+                    drop(salvage);
                     store = open(&fs);
                 }
                 Op::Snapshot => snapshots.push((store.snapshot(), model.clone())),
                 Op::LetGo => drop(snapshots.pop()),
                 Op::Wait(seconds) => drop(now.fetch_add(u64::from(seconds), Ordering::Relaxed)),
                 Op::Range(a, b) => check_range(&store, &model, time, &a, &b),
+                // Reaches into the past, too.
+                Op::DropPrefix(prefix) => {
+                    store.drop_prefix(&prefix).unwrap();
+                    let models = snapshots.iter_mut().map(|(_, model)| model).chain([&mut model]);
+                    models.for_each(|model| model.retain(|key, _| !key.starts_with(&prefix)));
+                }
             }
             let time = now.load(Ordering::Relaxed);
             check(&store, &model, time);

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const DIR: &str = "/db";
+pub(crate) const DIR: &str = "/db";
 
-fn options(fs: &MemFs) -> Options {
+pub(crate) fn options(fs: &MemFs) -> Options {
     Options {
         sync: SyncPolicy::Never,
         memtable_size: 4_000,
@@ -32,11 +32,11 @@ fn options(fs: &MemFs) -> Options {
     }
 }
 
-fn open(fs: &MemFs) -> Store {
+pub(crate) fn open(fs: &MemFs) -> Store {
     Store::open(DIR, options(fs)).unwrap()
 }
 
-fn key(n: u32) -> Vec<u8> {
+pub(crate) fn key(n: u32) -> Vec<u8> {
     format!("key-{n:05}").into_bytes()
 }
 
@@ -44,16 +44,16 @@ fn text(store: &Store, key: &[u8]) -> Option<String> {
     store.get(key).unwrap().map(|v| String::from_utf8(v).unwrap())
 }
 
-fn all(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn all(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
     store.iter().collect::<Result<_, _>>().unwrap()
 }
 
-fn files(fs: &MemFs, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(fs: &MemFs, extension: &str) -> Vec<PathBuf> {
     fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == extension)).collect()
 }
 
 /// The bytes of a file, changed.
-fn alter(fs: &MemFs, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn alter(fs: &MemFs, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs.image().remove(path).unwrap();
     change(&mut bytes);
     let file = fs.create(path).unwrap();

@@ -5,6 +5,7 @@ mod log;
 mod lsm_format;
 mod lsm_model;
 mod lsm_store;
+mod lsm_tools;
 mod shrink_crash;
 mod support;
 mod typed_format;

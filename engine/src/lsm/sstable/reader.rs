@@ -237,6 +237,11 @@ impl Table {
         read_handle(stored).ok_or_else(|| self.corrupt(0, "an index entry without a place"))
     }
 
+    /// Checks the parts without which none of it can be read.
+    pub(in crate::lsm) fn probe(&self) -> Result<()> {
+        self.directory().map(drop)
+    }
+
     /// Reads and checks everything.
     pub(in crate::lsm) fn check(self: &Arc<Self>) -> Result<()> {
         let mut cursor = TableCursor::new(Arc::clone(self), false);
@@ -260,20 +265,35 @@ impl Table {
     }
 }
 
+/// Is told of a block that cannot be read, and the first and last key that it may hold.
+pub(in crate::lsm) type Lost = Box<dyn FnMut(Error, (Vec<u8>, Vec<u8>)) -> Result<()> + Send>;
+
 /// A place in a table.
-#[derive(Debug)]
 pub(in crate::lsm) struct TableCursor {
     table: Arc<Table>,
     index: Option<BlockCursor>,
     block: Option<BlockCursor>,
     /// Whether blocks that are read for it stay in the cache.
     keep: bool,
+    /// What becomes of damage; without it, damage is an error. For one way forward only.
+    lost: Option<Lost>,
+}
+
+impl std::fmt::Debug for TableCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableCursor").field("table", &self.table.path).finish_non_exhaustive()
+    }
 }
 
 impl TableCursor {
     /// Nowhere in the table yet.
     pub(in crate::lsm) fn new(table: Arc<Table>, keep: bool) -> Self {
-        Self { table, index: None, block: None, keep }
+        Self { table, index: None, block: None, keep, lost: None }
+    }
+
+    /// A cursor that goes forward, past blocks that cannot be read.
+    pub(in crate::lsm) fn salvaging(table: Arc<Table>, lost: Lost) -> Self {
+        Self { table, index: None, block: None, keep: false, lost: Some(lost) }
     }
 
     /// Enters the block that the index points to.
@@ -283,12 +303,33 @@ impl TableCursor {
             return Ok(false);
         };
         let handle = self.table.handle(stored)?;
-        let block = self.table.block(handle, self.keep)?;
-        match &mut self.block {
-            Some(cursor) => cursor.reset(block),
-            none => *none = Some(BlockCursor::new(block)),
+        match self.table.block(handle, self.keep) {
+            Ok(block) => {
+                match &mut self.block {
+                    Some(cursor) => cursor.reset(block),
+                    none => *none = Some(BlockCursor::new(block)),
+                }
+                Ok(true)
+            }
+            Err(e) => self.pass_over(e),
         }
-        Ok(true)
+    }
+
+    /// Goes on behind a block that cannot be read, if that is allowed.
+    fn pass_over(&mut self, e: Error) -> Result<bool> {
+        let (Some(lost), Some(index)) = (&mut self.lost, &mut self.index) else { return Err(e) };
+        // The index names the last key of each block.
+        let last = index.current().map_or_else(Vec::new, |(key, ..)| key.to_vec());
+        index.prev().map_err(|Nonsense| self.table.nonsense(0))?;
+        let first = match index.current() {
+            Some((key, ..)) => key.to_vec(),
+            None => Vec::new(),
+        };
+        let back = if index.current().is_some() { index.next() } else { index.first() };
+        back.and_then(|()| index.next()).map_err(|Nonsense| self.table.nonsense(0))?;
+        // Versions of one key may go on in the next block, so the first key counts.
+        lost(e, (first, last))?;
+        self.enter()
     }
 
     /// Moves in the index.
