@@ -2,7 +2,7 @@
 //!
 //! Damage below the highest mark lies in what was once synced: an error. Damage above it is what a
 //! crash leaves: the log ends there, what follows is cut and reported. A mark is believed only from a
-//! record whose checksum holds.
+//! record whose checksum holds. A binary log may end in zeros: it was made longer than what it holds.
 
 use super::{Damage, Frame, Framing, Parsed};
 use crate::error::{Error, Result};
@@ -177,6 +177,7 @@ pub fn replay(
                     found.synced = found.end;
                 }
             }
+            Step::Damaged(_) if framing == Framing::Binary && is_unused(file, path, offset..range.end)? => return Ok(found),
             Step::Damaged(damage) => {
                 let rest = reader.rest()?;
                 if mode == Mode::Strict {
@@ -193,6 +194,24 @@ pub fn replay(
             }
         }
     }
+}
+
+/// Whether nothing was ever written there: a log may be longer than what it holds, and no record begins with a zero.
+fn is_unused(file: &dyn File, path: &Path, range: Range<u64>) -> Result<bool> {
+    let mut chunk = vec![0; CHUNK.min(range.end.saturating_sub(range.start) as usize)];
+    let mut at = range.start;
+    while at < range.end {
+        let most = chunk.len().min((range.end - at) as usize);
+        let got = read_full_at(file, &mut chunk[..most], at).map_err(|e| Error::io("read", path, e))?;
+        if chunk[..got].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if got == 0 {
+            break;
+        }
+        at += got as u64;
+    }
+    Ok(true)
 }
 
 /// Whether the damaged line was written by a person: the store itself puts a token into every line, and

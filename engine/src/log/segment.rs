@@ -63,19 +63,22 @@ pub fn identify(file: &dyn File, path: &Path) -> Result<Option<Header>> {
 }
 
 /// Creates a log that holds `content` behind its header, so that no crash leaves a partial one: it is
-/// written and synced under another name, renamed, and the directory synced.
-pub fn create_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8]) -> Result<Arc<dyn File>> {
-    let file = draft_segment(fs, path, header, content)?;
+/// written and synced under another name, renamed, and the directory synced. It is `room` bytes long from the start,
+/// zeros at its end, for logs whose framing can tell: a sync that changes no length is a third faster on ext4.
+pub fn create_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8], room: u64) -> Result<Arc<dyn File>> {
+    let file = draft_segment(fs, path, header, content, room)?;
     publish_segment(fs, path)?;
     Ok(file)
 }
 
 /// The first half of [`create_segment`]: the whole log, synced, under a draft's name. Whatever goes wrong, nothing
 /// happened to `path`.
-pub(crate) fn draft_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8]) -> Result<Arc<dyn File>> {
+pub(crate) fn draft_segment(fs: &dyn Fs, path: &Path, header: Header, content: &[u8], room: u64) -> Result<Arc<dyn File>> {
     let draft = beside(path, "new");
     let file = fs.create(&draft).map_err(|e| Error::io("create", &draft, e))?;
-    let written = write_all_at(&*file, &[header.line(), content].concat(), 0).and_then(|()| file.sync_all());
+    let whole = [header.line(), content].concat();
+    let longer = || if room > whole.len() as u64 { file.set_len(room) } else { Ok(()) };
+    let written = write_all_at(&*file, &whole, 0).and_then(|()| longer()).and_then(|()| file.sync_all());
     written.map_err(|e| Error::io("write to", &draft, e))?;
     Ok(file)
 }

@@ -421,6 +421,12 @@ impl Log {
         outcome
     }
 
+    /// Gives back the room behind the last record. The log must be closed.
+    pub(crate) fn trim(&self) -> Result<()> {
+        let tail = lock(&self.tail.0);
+        tail.file.set_len(tail.end).map_err(|e| Error::io("cut", &self.path, e))
+    }
+
     /// Stops the log for good and says why.
     pub(crate) fn poison(&self, op: &'static str, source: io::Error) -> Error {
         let error = Error::Poisoned { path: self.path.clone(), op, source: Arc::new(source) };

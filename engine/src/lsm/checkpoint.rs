@@ -29,7 +29,7 @@ pub(super) fn write(core: &Core, dir: &Path) -> Result<()> {
     }
     let log = levels.next.max(core.number());
     let last = levels.all().map(|t| t.max_seq).max().unwrap_or(0);
-    wal::begin(fs, dir, log, last + 1, None, 0)?;
+    wal::begin(fs, dir, log, last + 1, None, core.options.memtable_size)?;
     Manifest::create(fs, dir, Levels { log, next: log + 1, backup: None, ..levels.clone() })?;
     fs.sync_dir(parent(dir)).map_err(|e| Error::io("sync", parent(dir), e))
 }

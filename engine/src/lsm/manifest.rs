@@ -47,7 +47,7 @@ impl Manifest {
         let body = encode(&levels.whole());
         let mut content = Vec::new();
         Framing::Binary.encode(&mut content, b'E', &body, Framing::checksum(b'E', &body), None);
-        let file = draft_segment(fs, &path, Header::Manifest, &content)?;
+        let file = draft_segment(fs, &path, Header::Manifest, &content, 0)?;
         let end = (Header::Manifest.line().len() + content.len()) as u64;
         Ok(Self { log: Log::new(&path, Framing::Binary, file, end, end), path, levels, whole: end })
     }

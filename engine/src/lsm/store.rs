@@ -113,7 +113,7 @@ impl Core {
         let mut names = Names::read(&*fs, dir)?;
         let caches = Arc::new(Caches::new(options.block_cache, options.index_cache));
         if !names.manifest {
-            create(&*fs, dir, &names)?;
+            create(&*fs, dir, &names, options.memtable_size)?;
             names = Names::read(&*fs, dir)?;
         }
         let manifest = Manifest::open(&*fs, dir)?;
@@ -725,6 +725,7 @@ impl Core {
             memory.log.submit_unwaited(b'M', b"")?;
         }
         memory.log.close()?;
+        memory.log.trim()?;
         lock(&self.manifest).close()
     }
 }
@@ -773,12 +774,12 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
 }
 
 /// Makes an empty store: a first segment, then the manifest, whose name says that the store exists.
-fn create(fs: &dyn Fs, dir: &Path, names: &Names) -> Result<()> {
+fn create(fs: &dyn Fs, dir: &Path, names: &Names, memtable_size: usize) -> Result<()> {
     let only_first = names.logs.iter().all(|n| *n == 1) && names.tables.is_empty() && names.values.is_empty();
     if !only_first {
         return Err(missing(dir, "manifest"));
     }
-    wal::begin(fs, dir, 1, 1, None, 0)?;
+    wal::begin(fs, dir, 1, 1, None, memtable_size)?;
     let parent = crate::fs::parent(dir);
     fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
     Manifest::create(fs, dir, Levels { log: 1, ..Levels::new() })

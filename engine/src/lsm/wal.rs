@@ -80,7 +80,7 @@ pub(super) fn begin(
     let mut content = Vec::new();
     let body = link.encode();
     Framing::Binary.encode(&mut content, b'L', &body, Framing::checksum(b'L', &body), None);
-    let file = create_segment(fs, &path, Header::Wal, &content)?;
+    let file = create_segment(fs, &path, Header::Wal, &content, size as u64)?;
     let end = (Header::Wal.line().len() + content.len()) as u64;
     Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, file, end, end), number })
 }

@@ -174,7 +174,7 @@ impl Store {
                 fs.sync_dir(parent(path)).map_err(|e| Error::io("sync", parent(path), e))?;
                 existing
             }
-            None => (create_segment(&*fs, path, Header::TypedLog, b"")?, Header::TypedLog),
+            None => (create_segment(&*fs, path, Header::TypedLog, b"", 0)?, Header::TypedLog),
         };
         let mut raw = RawMaps::new();
         let mut last = None;

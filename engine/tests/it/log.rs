@@ -174,7 +174,7 @@ fn a_reader_of_a_whole_log_refuses_anything_else() {
 }
 
 fn new_log(fs: &dyn Fs, framing: (Framing, Header)) -> Log {
-    let file = create_segment(fs, path(), framing.1, b"").unwrap();
+    let file = create_segment(fs, path(), framing.1, b"", 0).unwrap();
     assert_eq!(identify(&*file, path()).unwrap(), Some(framing.1));
     let end = framing.1.line().len() as u64;
     Log::new(path(), framing.0, file, end, end)

@@ -70,6 +70,16 @@ fn corrupt(opened: Result<Store, Error>) -> (PathBuf, u64, String) {
     }
 }
 
+/// Takes the last bytes of what was written into a log; what is left of its room stays or goes too.
+fn tear(fs: &MemFs, log: &Path, lost: usize, keeps_room: bool) {
+    alter(fs, log, |bytes| {
+        let len = bytes.len();
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        bytes.truncate(end - lost);
+        bytes.resize(if keeps_room { len } else { end - lost }, 0);
+    });
+}
+
 /// [`TestTruncateVlogNoClose`, `TestPartialAppendToWAL`]
 #[test]
 fn a_torn_tail_of_the_log_is_cut_and_told() {
@@ -78,9 +88,9 @@ fn a_torn_tail_of_the_log_is_cut_and_told() {
     (0..5).for_each(|n| store.put(&key(n), b"value").unwrap());
     let image = fs.image();
     let wal = files(&fs, "wal").remove(0);
-    for lost in 1..30 {
+    for lost in (1..30).flat_map(|lost| [(lost, false), (lost, true)]) {
         let fs = MemFs::from_image(&image);
-        alter(&fs, &wal, |bytes| bytes.truncate(bytes.len() - lost));
+        tear(&fs, &wal, lost.0, lost.1);
         let store = open(&fs);
         assert_eq!(all(&store).len(), 4);
         assert_eq!(store.stats().cut.unwrap().0, wal);
@@ -119,7 +129,7 @@ fn a_lost_end_of_an_earlier_segment_gives_up_the_later_one() {
     let image = fs.image();
     let first = files(&fs, "wal").remove(0);
     let fs = MemFs::from_image(&image);
-    alter(&fs, &first, |bytes| bytes.truncate(bytes.len() - 1));
+    tear(&fs, &first, 1, true);
     let store = open(&fs);
     let left = all(&store);
     assert!(!left.contains_key(&key(9_999)) && left.len() == n as usize - 2, "a prefix is left: {}", left.len());
@@ -140,7 +150,7 @@ fn what_is_given_up_is_removed_before_anything_is_written() {
     let image = fs.image();
     let names = files(&fs, "wal");
     let fs = MemFs::from_image(&image);
-    alter(&fs, &names[0], |bytes| bytes.truncate(bytes.len() - 1));
+    tear(&fs, &names[0], 1, false);
     let store = open(&fs);
     assert_eq!(files(&fs, "wal"), names[..1]);
     drop(store);
@@ -874,4 +884,26 @@ fn a_store_keeps_its_lock_until_its_workers_are_done() {
     }
     store.close().unwrap();
     assert_eq!((fs.released.load(Ordering::SeqCst), fs.late.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[test]
+fn a_log_has_its_length_from_the_start_and_gives_it_back() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let wal = files(&fs, "wal").remove(0);
+    let len = |fs: &MemFs| fs.image()[&wal].len();
+    assert_eq!(len(&fs), 4_000);
+    store.put_at(b"a", b"1", Durability::Sync).unwrap();
+    assert_eq!(len(&fs), 4_000, "a sync has no length to make durable");
+    // Killed and opened again, it goes on where its records end.
+    let fs = MemFs::from_image(&fs.image());
+    let again = open(&fs);
+    assert_eq!(again.stats().cut, None);
+    again.put(b"b", b"2").unwrap();
+    let fs = MemFs::from_image(&fs.image());
+    let again = open(&fs);
+    assert_eq!(all(&again).len(), 2);
+    again.close().unwrap();
+    assert!(len(&fs) < 300, "{}", len(&fs));
+    assert_eq!(all(&open(&fs)).len(), 2);
 }
