@@ -14,6 +14,7 @@ use crate::workload::outcome::{PhaseSample, Repetition};
 use crate::workload::random::mix;
 use crate::workload::stream::{Action, Call, Stream};
 use crate::workload::ttfp::{self, Simulated, TtfpSpec};
+use crate::workload::ycsb::{self, Ycsb};
 use crate::workload::{go_persist, load};
 use engine::SyncPolicy;
 use engine::fs::RealFs;
@@ -50,6 +51,9 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
     let level = task.store.level();
     if let Workload::DbBench(spec) = &task.store.workload {
         return write_out(task, db_bench(spec, task, &open, &meter, seed)?);
+    }
+    if let Workload::Ycsb(spec) = &task.store.workload {
+        return write_out(task, ycsb(spec, task, &open, &meter, seed)?);
     }
     let mut phases = Vec::new();
     let mut session = open()?;
@@ -150,11 +154,42 @@ fn db_bench<'f>(
         let name = if again == 0 { sample.name.clone() } else { format!("{}-{}", sample.name, again + 1) };
         phases.push(PhaseSample { name, ..sample }.with_space(space(&task.store.dir)));
     }
-    phases.push(timed("close", &meter(), || session.close())?.with_space(space(&task.store.dir)));
-    let before = meter();
-    let reopened = timed("open", &before, || open()?.close())?;
-    phases.push(reopened);
+    phases.extend(close_and_open(session, task, open, meter)?);
     Ok(phases)
+}
+
+/// A core workload of YCSB.
+fn ycsb<'f>(
+    spec: &Ycsb,
+    task: &BenchTask,
+    open: &dyn Fn() -> Result<Box<dyn Session>, SubjectError>,
+    meter: &dyn Fn() -> Meter<'f>,
+    seed: u64,
+) -> Result<Vec<PhaseSample>, SubjectError> {
+    let session = open()?;
+    let store = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+    let mut phases = ycsb::run(spec, store, task.store.level(), seed, &mut |phase| {
+        let before = meter();
+        Ok(before.read(phase()?).with_space(space(&task.store.dir)))
+    })?;
+    phases.extend(close_and_open(session, task, open, meter)?);
+    Ok(phases)
+}
+
+/// The end of a run: closing, with the size of what it leaves, and opening once more.
+fn close_and_open<'f>(
+    session: Box<dyn Session>,
+    task: &BenchTask,
+    open: &dyn Fn() -> Result<Box<dyn Session>, SubjectError>,
+    meter: &dyn Fn() -> Meter<'f>,
+) -> Result<[PhaseSample; 2], SubjectError> {
+    let close = timed("close", &meter(), || session.close())?.with_space(space(&task.store.dir));
+    let (before, clock) = (meter(), Clock::start());
+    let session = open()?;
+    let opened = PhaseSample { name: "open".to_owned(), duration_ns: clock.now(), operations: 1, ..PhaseSample::default() };
+    let opened = before.read(opened);
+    session.close()?;
+    Ok([close, opened])
 }
 
 /// Time to first payment: here or in virtual time, fitted or as told.

@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 11] = [
+const BUILTIN: [(&str, &str); 12] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
@@ -29,6 +29,7 @@ const BUILTIN: [(&str, &str); 11] = [
     ("lsm", include_str!("../../../scenarios/lsm.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
     ("db-bench", include_str!("../../../scenarios/db-bench.toml")),
+    ("ycsb", include_str!("../../../scenarios/ycsb.toml")),
 ];
 
 /// How much to run.

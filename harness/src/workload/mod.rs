@@ -11,6 +11,7 @@ pub mod random;
 pub mod script;
 pub mod stream;
 pub mod ttfp;
+pub mod ycsb;
 
 use crate::subject::{SyncPolicyText, Table};
 use engine::Durability;
@@ -33,6 +34,8 @@ pub enum Workload {
     Load(load::Load),
     /// LevelDB's benchmarks.
     DbBench(db_bench::DbBench),
+    /// YCSB's core workloads.
+    Ycsb(ycsb::Ycsb),
     /// Time to first payment.
     Ttfp(ttfp::TtfpSpec),
     /// Calls written down one by one.
@@ -47,7 +50,7 @@ impl Workload {
             Workload::Mixed(_) => &mixed::TABLES,
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
-            Workload::GoPersist(_) | Workload::DbBench(_) => &[],
+            Workload::GoPersist(_) | Workload::DbBench(_) | Workload::Ycsb(_) => &[],
             Workload::Ttfp(_) => &ttfp::TABLES,
             Workload::Load(load) if load.records > 0 => &[],
             Workload::Load(_) => &load::TABLES,
@@ -64,6 +67,7 @@ impl Workload {
             Workload::GoPersist(spec) => spec.threads.max(1),
             Workload::Load(_) => 1,
             Workload::DbBench(spec) => spec.threads.max(1),
+            Workload::Ycsb(spec) => spec.threads.max(1),
             Workload::Script(spec) => spec.clients(),
             Workload::Ttfp(spec) => u64::from(spec.hubs + spec.payers + spec.payees),
         }
@@ -76,7 +80,7 @@ impl Workload {
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
             Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
             Workload::Script(spec) => Some(script::stream(spec, client)),
-            Workload::GoPersist(_) | Workload::Load(_) | Workload::DbBench(_) | Workload::Ttfp(_) => None,
+            Workload::GoPersist(_) | Workload::Load(_) | Workload::DbBench(_) | Workload::Ycsb(_) | Workload::Ttfp(_) => None,
         }
     }
 }
