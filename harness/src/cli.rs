@@ -325,6 +325,8 @@ fn verdict_code(results: &Results, strict: bool, signal: usize) -> u8 {
         exit_code::DURABILITY
     } else if results.run.status == RunStatus::Interrupted {
         if signal == signal_hook::consts::SIGTERM as usize { exit_code::TERMINATED } else { exit_code::INTERRUPTED }
+    } else if results.cells.iter().flat_map(|c| &c.criteria).any(|criterion| !criterion.holds) {
+        exit_code::GATE
     } else if strict && stores().any(|c| c.verdict == Verdict::NotMeasured) {
         exit_code::INCONCLUSIVE
     } else {

@@ -97,6 +97,11 @@ impl Memtable {
         Self { versions: RwLock::default(), filter: (0..words).map(|_| AtomicU64::new(0)).collect(), bytes: AtomicUsize::new(0) }
     }
 
+    /// What a version of so many bytes of key and value takes.
+    pub(super) fn weight(bytes: usize) -> usize {
+        NODE + bytes
+    }
+
     /// Puts versions in their places. Readers see all of them or none.
     pub(super) fn insert<'a>(&self, versions: impl Iterator<Item = (&'a [u8], Tag, &'a [u8])>) {
         let mut bytes = 0;
@@ -104,7 +109,7 @@ impl Memtable {
         for (key, tag, stored) in versions {
             let (word, bits) = self.mark(hash(key));
             word.fetch_or(bits, Memory::Relaxed);
-            bytes += NODE + key.len() + stored.len();
+            bytes += Self::weight(key.len() + stored.len());
             all.insert(Versioned::new(key, tag, stored));
         }
         drop(all);

@@ -9,6 +9,7 @@ use crate::history::{History, Moment};
 use crate::measure::clock::Clock;
 use crate::subject::{Change, Contents, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
 use crate::workload::Workload;
+use crate::workload::growth::{self, Recovery};
 use crate::workload::stream::{Action, Call};
 use engine::Durability;
 use engine::fs::{Fs, RealFs};
@@ -31,6 +32,8 @@ pub enum Task {
     Dump(DumpTask),
     /// One repetition of a benchmark.
     Bench(super::repetition::BenchTask),
+    /// Fill a store and die without a word.
+    Fill(FillTask),
 }
 
 /// The store that a child works on.
@@ -78,6 +81,19 @@ pub struct DumpTask {
     pub out: PathBuf,
 }
 
+/// Fill a store and die without a word.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FillTask {
+    /// The store.
+    pub store: StoreSpec,
+    /// What to fill it with.
+    pub spec: Recovery,
+    /// How many records.
+    pub records: u64,
+    /// Seed of the values.
+    pub seed: u64,
+}
+
 /// What was in a recovered store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dump {
@@ -110,6 +126,7 @@ pub fn run(registry: &Registry, task: &Path) -> Result<(), SubjectError> {
         Task::Write(task) => write(registry, &task),
         Task::Dump(task) => dump(registry, &task),
         Task::Bench(task) => super::repetition::run(registry, &task),
+        Task::Fill(task) => fill(registry, &task),
     }
 }
 
@@ -121,6 +138,14 @@ pub fn die_with_parent() -> Result<(), SubjectError> {
         return Err(SubjectError::Store("the harness that started this child is gone".to_owned()));
     }
     Ok(())
+}
+
+fn fill(registry: &Registry, task: &FillTask) -> Result<(), SubjectError> {
+    let session = task.store.open(registry, Arc::new(RealFs))?;
+    let store = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+    growth::fill(&task.spec, task.records, store, task.store.level(), task.seed)?;
+    // No destructor runs, as under SIGKILL.
+    std::process::abort()
 }
 
 fn write(registry: &Registry, task: &WriteTask) -> Result<(), SubjectError> {

@@ -1,15 +1,17 @@
 //! One repetition of a benchmark: one process with one directory on the real disk.
 
-use super::child::{StoreSpec, perform};
+use super::child::{FillTask, StoreSpec, Task, perform};
+use super::supervisor::{Ended, start};
 use crate::measure::clock::Clock;
 use crate::measure::counters::{Calls, CountingFs};
 use crate::measure::histogram::Latencies;
 use crate::measure::process::{Usage, space, usage};
-use crate::result::Role;
+use crate::result::{Point, Projection, ProjectionUnit, Role};
 use crate::scenario::BenchPlan;
 use crate::subject::{Registry, Session, SubjectError};
 use crate::workload::Workload;
 use crate::workload::db_bench::{self, DbBench};
+use crate::workload::growth::{self, Compaction, Recovery};
 use crate::workload::outcome::{PhaseSample, Repetition};
 use crate::workload::random::mix;
 use crate::workload::stream::{Action, Call, Stream};
@@ -18,9 +20,15 @@ use crate::workload::ycsb::{self, Ycsb};
 use crate::workload::{go_persist, load};
 use engine::SyncPolicy;
 use engine::fs::RealFs;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Limit on filling a store.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// One repetition of a bench cell, as told to a child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +59,14 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
     let level = task.store.level();
     if let Workload::DbBench(spec) = &task.store.workload {
         return write_out(task, db_bench(spec, task, &open, &meter, seed)?);
+    }
+    if let Workload::Recovery(spec) = &task.store.workload {
+        let (phases, measured) = recovery(spec, registry, task, &meter, seed)?;
+        return write_all_out(task, Repetition { phases, projections: vec![growth::opening(measured, spec.to_bytes)] });
+    }
+    if let Workload::Compaction(spec) = &task.store.workload {
+        let (phases, projections) = compaction(spec, registry, task, &meter, seed)?;
+        return write_all_out(task, Repetition { phases, projections });
     }
     if let Workload::Ycsb(spec) = &task.store.workload {
         return write_out(task, ycsb(spec, task, &open, &meter, seed)?);
@@ -158,6 +174,103 @@ fn db_bench<'f>(
     Ok(phases)
 }
 
+/// Opening stores of several sizes, each filled by a process that died.
+fn recovery<'f>(
+    spec: &Recovery,
+    registry: &Registry,
+    task: &BenchTask,
+    meter: &dyn Fn() -> Meter<'f>,
+    seed: u64,
+) -> Result<(Vec<PhaseSample>, Vec<Point>), SubjectError> {
+    let (mut phases, mut points) = (Vec::new(), Vec::new());
+    for &records in &spec.records {
+        let dir = task.store.dir.join(records.to_string());
+        let store = StoreSpec { dir: dir.join("store"), ..task.store.clone() };
+        std::fs::create_dir_all(&store.dir)?;
+        let fill = Task::Fill(FillTask { store: store.clone(), spec: spec.clone(), records, seed });
+        match start(&fill, &dir)?.wait(LIMIT)? {
+            Ended::Exited(status, _) if status.signal() == Some(Signal::SIGABRT as i32) => {}
+            Ended::Exited(status, words) => return Err(SubjectError::Store(format!("filling it failed ({status}): {words}"))),
+            Ended::TimedOut => return Err(SubjectError::Store("filling it did not end in time".to_owned())),
+        }
+        let (before, clock) = (meter(), Clock::start());
+        let session = store.open(registry, Arc::new(before.fs.clone()))?;
+        let ordered = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+        // Open is what answers.
+        ordered.get(&crate::workload::db_bench::key(0), &mut |_| ())?;
+        let duration_ns = clock.now();
+        let phase = PhaseSample { name: format!("open-{records}"), duration_ns, operations: 1, ..PhaseSample::default() };
+        phases.push(before.read(phase).with_space(space(&store.dir)));
+        points.push(Point { bytes: records * (16 + spec.value_bytes), value: duration_ns as f64 / 1e9 });
+        growth::check(records, ordered)?;
+        session.close()?;
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok((phases, points))
+}
+
+/// Amplification of stores of several sizes, beside what the store itself expects.
+fn compaction<'f>(
+    spec: &Compaction,
+    registry: &Registry,
+    task: &BenchTask,
+    meter: &dyn Fn() -> Meter<'f>,
+    seed: u64,
+) -> Result<(Vec<PhaseSample>, Vec<Projection>), SubjectError> {
+    let subject = registry.get(&task.store.subject).map_err(|e| SubjectError::Store(e.to_string()))?;
+    let entry = 16 + spec.value_bytes;
+    let mut phases = Vec::new();
+    let mut projections = ["write", "space"].map(|kind| Projection {
+        name: format!("{kind}-amplification"),
+        title: format!("{}{} amplification of random overwriting", kind[..1].to_uppercase(), &kind[1..]),
+        unit: ProjectionUnit::Ratio,
+        assumes: "The dashed line is a simulation: the same choice of compactions over imagined tables of uniformly random keys, each                   compaction made as soon as it is due. It takes from the largest measured store how many bytes a version takes in a                   table, and nothing else."
+            .to_owned(),
+        ..Projection::default()
+    });
+    let mut stored = 0.0;
+    for &records in &spec.records {
+        let store = StoreSpec { dir: task.store.dir.join(records.to_string()), ..task.store.clone() };
+        std::fs::create_dir_all(&store.dir)?;
+        let before = meter();
+        let session = store.open(registry, Arc::new(before.fs.clone()))?;
+        let ordered = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+        let clock = Clock::start();
+        let writes = growth::overwrite(spec, records, ordered, task.store.level(), seed)?;
+        let duration_ns = clock.now();
+        let tree = session.settle()?.ok_or(SubjectError::Unsupported("tree of tables"))?;
+        let phase = PhaseSample {
+            name: format!("overwrite-{records}"),
+            duration_ns,
+            operations: writes,
+            writes,
+            ..PhaseSample::default()
+        };
+        phases.push(before.read(phase).with_space(space(&store.dir)));
+        session.close()?;
+        std::fs::remove_dir_all(&store.dir)?;
+        let distinct = records as f64 * -(-(writes as f64) / records as f64).exp_m1();
+        stored = tree.bytes as f64 / (tree.versions as f64).max(1.0);
+        let figures = [tree.write_amplification, tree.versions as f64 / distinct];
+        for (projection, value) in projections.iter_mut().zip(figures) {
+            projection.measured.push(Point { bytes: records * entry, value });
+        }
+    }
+    let least = spec.records.iter().min().copied().unwrap_or(1) * entry;
+    let drawn = growth::sizes(least, spec.to_bytes).into_iter().map(|bytes| bytes / entry);
+    let mut sizes: Vec<u64> = spec.records.iter().copied().chain(drawn).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    for records in sizes {
+        let expected = subject.expect(records, entry, stored, records * spec.writes_per_key);
+        let (write, space) = expected.ok_or(SubjectError::Unsupported("simulation of its compactions"))?;
+        for (projection, value) in projections.iter_mut().zip([write, space]) {
+            projection.predicted.push(Point { bytes: records * entry, value });
+        }
+    }
+    Ok((phases, projections.into()))
+}
+
 /// A core workload of YCSB.
 fn ycsb<'f>(
     spec: &Ycsb,
@@ -252,7 +365,11 @@ fn timed(name: &str, before: &Meter<'_>, work: impl FnOnce() -> Result<(), Subje
 }
 
 fn write_out(task: &BenchTask, phases: Vec<PhaseSample>) -> Result<(), SubjectError> {
-    let json = serde_json::to_vec(&Repetition { phases }).map_err(|e| SubjectError::Store(e.to_string()))?;
+    write_all_out(task, Repetition { phases, projections: Vec::new() })
+}
+
+fn write_all_out(task: &BenchTask, repetition: Repetition) -> Result<(), SubjectError> {
+    let json = serde_json::to_vec(&repetition).map_err(|e| SubjectError::Store(e.to_string()))?;
     Ok(std::fs::write(&task.out, json)?)
 }
 

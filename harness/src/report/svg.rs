@@ -4,7 +4,7 @@
 //! that a result may hold reaches the drawing library unchecked.
 
 use super::{tables, tradeoff, words};
-use crate::result::{Cell, CellKind, Crash, Percentiles, Results, Role, Ttfp, Verdict};
+use crate::result::{Cell, CellKind, Crash, Percentiles, Point, Projection, Results, Role, Ttfp, Verdict};
 use plotters::prelude::{DrawingBackend, RGBColor, SVGBackend, ShapeStyle, TextStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, IntoFont};
@@ -37,6 +37,7 @@ pub(super) fn charts(results: &Results) -> Vec<Chart> {
     all.extend(throughput(results));
     all.extend(latency(results));
     all.extend(sizes(results));
+    all.extend(projections(results));
     let mut counts = std::collections::BTreeMap::new();
     for chart in &mut all {
         let n = counts.entry(chart.id.clone()).or_insert(0);
@@ -318,6 +319,51 @@ fn sizes(results: &Results) -> Vec<Chart> {
         }));
     }
     out
+}
+
+/// What was measured as markers, and what is expected of larger stores as a dashed line.
+fn projections(results: &Results) -> Vec<Chart> {
+    let looks = Looks::of(results);
+    let found = results.cells.iter().filter_map(|cell| Some((cell, cell.bench.as_ref()?)));
+    let all = found.flat_map(|(cell, bench)| bench.projections.iter().map(move |projection| (cell, projection)));
+    let drawn = all.filter_map(|(cell, projection)| {
+        Some(Chart {
+            id: format!("chart-{}", projection.name),
+            section: "growth",
+            title: format!("{}: {}, {}", words::line(&projection.title), words::line(&cell.subject), words::line(&cell.sync)),
+            caption: format!("Measured as markers. {}", words::line(&projection.assumes)),
+            commands: tables::commands_of(results, std::iter::once(cell)),
+            wide: false,
+            svg: projected(projection, looks.index(&cell.sync))?,
+        })
+    });
+    drawn.collect()
+}
+
+fn projected(projection: &Projection, look: u8) -> Option<String> {
+    let points = || projection.measured.iter().chain(&projection.predicted);
+    let y_scale = Scale::linear(points().map(|p| p.value).fold(0.0, f64::max), 300.0, 30.0)?;
+    let x_scale = Scale::decades(points().map(|p| p.bytes as f64), 66.0, 510.0);
+    let label = |value: f64| tables::projected(projection.unit, value);
+    Some(Canvas::draw(540.0, 346.0, |c| {
+        for value in y_scale.ticks(5.0) {
+            c.line(x_scale.from, y_scale.at(value), x_scale.to, y_scale.at(value), GRID, 1.0);
+            let text = if value == 0.0 { "0".to_owned() } else { label(value) };
+            c.text(x_scale.from - 8.0, y_scale.at(value), &text, MUTED, 11.5, HPos::Right);
+        }
+        for (bytes, is_labelled) in x_scale.marks() {
+            c.line(x_scale.at(bytes), y_scale.to, x_scale.at(bytes), y_scale.from, GRID, 1.0);
+            if is_labelled {
+                c.text(x_scale.at(bytes), y_scale.from + 14.0, &words::decimal_bytes(bytes), MUTED, 11.5, HPos::Center);
+            }
+        }
+        c.text(288.0, 336.0, "keys and values in the store", MUTED, 11.5, HPos::Center);
+        let place = |p: &Point| (x_scale.at(p.bytes as f64), y_scale.at(p.value));
+        c.path(projection.predicted.iter().map(place), Paint(look), true);
+        for (x, y) in projection.measured.iter().map(place) {
+            c.marker(x, y, look, Paint(look));
+        }
+    }))
 }
 
 fn ttfp_bars(results: &Results) -> Option<Chart> {

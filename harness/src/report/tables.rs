@@ -5,7 +5,8 @@
 
 use super::{crash, words};
 use crate::result::{
-    Bench, Cell, CellKind, Counters, Crash, Model, OpStats, Percentiles, Phase, Results, Role, Space, Ttfp, Verdict,
+    Bench, Cell, CellKind, Counters, Crash, Model, OpStats, Percentiles, Phase, Projection, ProjectionUnit, Results, Role, Space,
+    Ttfp, Verdict,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +90,15 @@ impl Value {
 
 /// Every section that has something to say, in reading order.
 pub(super) fn sections(results: &Results) -> Vec<Section> {
-    let mut all = vec![promise(results), ttfp(results), money(results), speed(results), own_cost(results)];
+    let mut all = vec![
+        promise(results),
+        criteria(results),
+        ttfp(results),
+        money(results),
+        speed(results),
+        growth(results),
+        own_cost(results),
+    ];
     all.extend([crash::crashes(results), crash::findings(results), gaps(results)]);
     all.retain(|section| !section.tables.is_empty() || !section.points.is_empty());
     for section in &mut all {
@@ -98,6 +107,82 @@ pub(super) fn sections(results: &Results) -> Vec<Section> {
         section.tables.iter_mut().for_each(|table| table.notes.retain(|note| said.insert(note.clone())));
     }
     all
+}
+
+/// What the scenarios demand, and what was found.
+fn criteria(results: &Results) -> Section {
+    let judged = || results.cells.iter().filter(|cell| !cell.criteria.is_empty());
+    let rows = judged().flat_map(|cell| cell.criteria.iter().map(move |criterion| (cell, criterion)));
+    let rows = rows.map(|(cell, criterion)| {
+        let found = criterion.found.map_or(Value::Missing, |found| Value::Figure(words::metric(criterion.metric, found)));
+        let bound = |sign: &str, bound: Option<f64>| bound.map(|b| format!("{sign} {}", words::metric(criterion.metric, b)));
+        let demanded = bound("≥", criterion.at_least).into_iter().chain(bound("≤", criterion.at_most)).collect::<Vec<_>>();
+        let says = format!("{} ({})", words::line(&criterion.says), words::line(&criterion.phase));
+        let holds = if criterion.holds { "✓ holds" } else { "✗ missed" };
+        row(
+            cell,
+            vec![text(holds), text(&says), text(&cell.subject), text(&cell.sync), Value::Figure(demanded.join(", ")), found],
+        )
+    });
+    let heads = ["", "criterion (phase)", "store", "sync", "demanded", "found"];
+    let table = Table {
+        columns: columns(&heads),
+        rows: rows.collect(),
+        notes: vec!["Rate: of the slowest repetition. Percentiles: of the worst kind of operation. A missed criterion ends the run with exit code 3.".to_owned()],
+        commands: commands_of(results, judged()),
+        ..Table::default()
+    };
+    let tables = if table.rows.is_empty() { Vec::new() } else { vec![table] };
+    Section {
+        id: "criteria",
+        title: "Criteria",
+        intro: "What the scenario demands, and what was found.",
+        tables,
+        points: Vec::new(),
+    }
+}
+
+/// A figure of a projection with its unit.
+pub(super) fn projected(unit: ProjectionUnit, value: f64) -> String {
+    match unit {
+        ProjectionUnit::Seconds => words::ns(value * 1e9),
+        ProjectionUnit::Ratio => format!("{value:.2} ×"),
+    }
+}
+
+/// What grows with the data: measured, and expected of larger stores.
+fn growth(results: &Results) -> Section {
+    let found = results.cells.iter().filter_map(|cell| Some((cell, cell.bench.as_ref()?)));
+    let all = found.flat_map(|(cell, bench)| bench.projections.iter().map(move |projection| (cell, projection)));
+    let table = |(cell, projection): (&Cell, &Projection)| {
+        let measured_at = |bytes| projection.measured.iter().filter(|p| p.bytes == bytes).map(|p| p.value).collect::<Vec<_>>();
+        let mut sizes: Vec<u64> = projection.measured.iter().chain(&projection.predicted).map(|p| p.bytes).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let rows = sizes.into_iter().map(|bytes| {
+            let figure = |value: f64| Value::Figure(projected(projection.unit, value));
+            let measured = measured_at(bytes);
+            let measured =
+                if measured.is_empty() { Value::Missing } else { figure(crate::measure::histogram::median(&measured)) };
+            let expected = projection.predicted.iter().find(|p| p.bytes == bytes).map_or(Value::Missing, |p| figure(p.value));
+            row(cell, vec![Value::Figure(words::bytes(bytes as f64)), measured, expected])
+        });
+        Table {
+            title: format!("{}: {}, {}", words::line(&projection.title), words::line(&cell.subject), words::line(&cell.sync)),
+            columns: columns(&["data", "measured", "expected"]),
+            rows: rows.collect(),
+            notes: vec![words::line(&projection.assumes)],
+            commands: commands_of(results, std::iter::once(cell)),
+        }
+    };
+    let tables = all.map(table).collect();
+    Section {
+        id: "growth",
+        title: "What grows with the data",
+        intro: "Measured at sizes that fit here, and expected of larger stores.",
+        tables,
+        points: Vec::new(),
+    }
 }
 
 /// A column without a single value becomes a note.

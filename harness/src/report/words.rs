@@ -1,6 +1,6 @@
 //! How figures and judgements are written: the one place, so that all formats say the same.
 
-use crate::result::{Cell, CellKind, Results, Role, RunStatus, Verdict};
+use crate::result::{Cell, CellKind, Metric, Results, Role, RunStatus, Verdict};
 use std::collections::BTreeSet;
 
 /// What stands where nothing was measured.
@@ -158,14 +158,14 @@ pub fn model_rank(model: &str) -> u8 {
 }
 
 /// How the whole run is to be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tone {
     /// Crashes were tried and every promise held.
     Good,
-    /// A promise was broken.
-    Bad,
     /// Nothing was judged, or not enough.
     Open,
+    /// A promise was broken, or a criterion missed.
+    Bad,
     /// The judge failed: no verdict counts.
     Broken,
 }
@@ -188,6 +188,34 @@ impl Headline {
     pub fn text(&self) -> String {
         self.status.iter().map(|s| format!("{s} ")).collect::<String>() + &self.sentence
     }
+}
+
+/// A round number of bytes in powers of ten: 100 MB, 1 TB.
+pub fn decimal_bytes(bytes: f64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| bytes >= *unit).unwrap_or((1.0, "B"));
+    format!("{:.0} {name}", bytes / unit)
+}
+
+/// A figure of a criterion with its unit.
+pub fn metric(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Rate => rate(value),
+        Metric::ServiceP99Ms | Metric::ResponseP99Ms => ms(value),
+        Metric::SpaceRatio => format!("{value:.2} ×"),
+        Metric::PeakMib => bytes(value * f64::from(1 << 20)),
+        Metric::Seconds => ns(value * 1e9),
+        Metric::Projected => figure(value),
+        Metric::PredictionError => percent(value),
+    }
+}
+
+/// How many of the scenarios' criteria hold, as a sentence.
+fn criteria(results: &Results) -> Option<(bool, String)> {
+    let all = || results.cells.iter().flat_map(|cell| &cell.criteria);
+    let (held, of) = (all().filter(|c| c.holds).count(), all().count());
+    let noun = if of == 1 { "criterion holds" } else { "criteria hold" };
+    (of > 0).then(|| (held == of, format!("{held} of {of} {noun}.")))
 }
 
 /// Judges the run as a whole; the worst cell wins.
@@ -245,6 +273,11 @@ pub fn headline(results: &Results) -> Headline {
         (Tone::Open, "Speed only: no crash was judged, so this run says nothing about durability.".to_owned())
     } else {
         (Tone::Open, "Nothing was measured.".to_owned())
+    };
+    let (tone, sentence) = match criteria(results) {
+        None => (tone, sentence),
+        Some((true, held)) => (tone, format!("{held} {sentence}")),
+        Some((false, held)) => (tone.max(Tone::Bad), format!("{held} {sentence}")),
     };
     let progress = format!("{} of {} planned cells.", count(results.cells.len() as u64), count(results.run.cells_planned));
     let status = match results.run.status {

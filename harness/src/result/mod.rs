@@ -166,9 +166,56 @@ pub struct Cell {
     /// Measurements of a `bench` cell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench: Option<Bench>,
+    /// What the scenario demands of a `bench` cell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<Criterion>,
     /// Findings of a cell that crashes the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crash: Option<Crash>,
+}
+
+/// A demand of the scenario, and what was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Criterion {
+    /// The demand in a sentence.
+    pub says: String,
+    /// The phase it is about.
+    pub phase: String,
+    /// The figure.
+    pub metric: Metric,
+    /// The least that holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// The most that holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+    /// What was found; absent when it was not measured, and then nothing holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<f64>,
+    /// Whether the figure is within the bounds.
+    pub holds: bool,
+}
+
+/// A figure that a criterion is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Operations a second; of several repetitions the slowest.
+    Rate,
+    /// 99th percentile from call to return, in milliseconds; of several operations the worst.
+    ServiceP99Ms,
+    /// 99th percentile from the intended start to the return, in milliseconds; of several operations the worst.
+    ResponseP99Ms,
+    /// Allocated bytes at the end of the phase for each byte of keys and values that are there.
+    SpaceRatio,
+    /// Largest resident set so far, in MiB.
+    PeakMib,
+    /// Wall time in seconds.
+    Seconds,
+    /// What the projection of this name expects at its largest size, in its unit.
+    Projected,
+    /// How far the projection of this name was from what was measured, at worst: a share of the measured figure.
+    PredictionError,
 }
 
 /// What a subject is here for.
@@ -230,6 +277,46 @@ pub struct Bench {
     pub threads: u64,
     /// What was measured, in order.
     pub phases: Vec<Phase>,
+    /// What is said of stores larger than any that was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub projections: Vec<Projection>,
+}
+
+/// A figure against the size of the data: where it was measured, and what is expected of larger stores.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Projection {
+    /// Its name in criteria.
+    pub name: String,
+    /// What it shows.
+    pub title: String,
+    /// The figure's unit.
+    pub unit: ProjectionUnit,
+    /// Measured points.
+    pub measured: Vec<Point>,
+    /// Expected ones, from the smallest size on.
+    pub predicted: Vec<Point>,
+    /// How they were expected and under which assumptions.
+    pub assumes: String,
+}
+
+/// Unit of a projection's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProjectionUnit {
+    /// Seconds.
+    #[default]
+    Seconds,
+    /// So many times.
+    Ratio,
+}
+
+/// A figure at a size of the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Point {
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// The figure.
+    pub value: f64,
 }
 
 /// One measured stretch of a workload, over all repetitions.

@@ -159,7 +159,9 @@ fn bench_batch(
         Ok(list) if list.is_empty() => None,
         Ok(list) => {
             let mut result = blank(cell, registry, Verdict::Survived, None);
-            result.bench = Some(bench::merge(&list, cell.plan.workload.clients()));
+            let measured = bench::merge(&list, cell.plan.workload.clients());
+            result.criteria = bench::judge(&measured, &cell.plan.criteria, cell.plan.workload.live_bytes());
+            result.bench = Some(measured);
             Some(result)
         }
         Err(why) => Some(blank(cell, registry, Verdict::NotMeasured, Some(why))),
@@ -253,6 +255,7 @@ fn blank(cell: &CellPlan, registry: &Registry, verdict: Verdict, reason: Option<
             cell.sync.0
         ),
         bench: None,
+        criteria: Vec::new(),
         crash: None,
     }
 }

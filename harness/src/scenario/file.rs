@@ -6,7 +6,7 @@
 
 use crate::crash::{MODELS, Model};
 use crate::hint::did_you_mean;
-use crate::result::CellKind;
+use crate::result::{CellKind, Metric};
 use crate::subject::{SyncPolicyText, Table as StoreTable};
 use crate::workload::Workload;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 12] = [
+const BUILTIN: [(&str, &str); 13] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
@@ -29,6 +29,7 @@ const BUILTIN: [(&str, &str); 12] = [
     ("lsm", include_str!("../../../scenarios/lsm.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
     ("db-bench", include_str!("../../../scenarios/db-bench.toml")),
+    ("adr-0002", include_str!("../../../scenarios/adr-0002.toml")),
     ("ycsb", include_str!("../../../scenarios/ycsb.toml")),
 ];
 
@@ -86,6 +87,9 @@ pub struct Plan {
     /// How its power is cut.
     #[serde(default)]
     pub power: PowerPlan,
+    /// What a `bench` cell must reach.
+    #[serde(default)]
+    pub criteria: Vec<CriterionPlan>,
     /// Sync policies of single tables, for stores that can.
     #[serde(default)]
     pub table_sync: BTreeMap<String, SyncPolicyText>,
@@ -106,6 +110,24 @@ impl Plan {
         }
         tables
     }
+}
+
+/// A figure that a `bench` cell must reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CriterionPlan {
+    /// The demand in a sentence.
+    pub says: String,
+    /// The phase it is about.
+    pub phase: String,
+    /// The figure.
+    pub metric: Metric,
+    /// The least that holds.
+    #[serde(default)]
+    pub at_least: Option<f64>,
+    /// The most that holds.
+    #[serde(default)]
+    pub at_most: Option<f64>,
 }
 
 /// How a workload is measured.
@@ -374,6 +396,15 @@ fn check(plan: &Plan) -> Result<(), String> {
     let crashes = [CellKind::Power, CellKind::Error, CellKind::Rot];
     if plan.kinds.iter().any(|k| crashes.contains(k)) && plan.workload.stream(engine::Durability::Write, 0, 0, 0).is_none() {
         return Err("a workload of this kind can be measured but not crashed: leave power, error and rot out of kinds".to_owned());
+    }
+    for criterion in &plan.criteria {
+        let bounds = [criterion.at_least, criterion.at_most];
+        if bounds.iter().all(Option::is_none) || bounds.iter().flatten().any(|bound| !bound.is_finite()) {
+            return Err(format!("criterion {:?} needs at-least or at-most, a number", criterion.says));
+        }
+        if criterion.metric == Metric::SpaceRatio && plan.workload.live_bytes().is_none() {
+            return Err("space-ratio needs a workload that knows how much it leaves: db-bench or ycsb".to_owned());
+        }
     }
     if let Workload::Script(script) = &plan.workload {
         script.check()?;

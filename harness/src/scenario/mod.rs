@@ -6,5 +6,5 @@
 mod file;
 mod matrix;
 
-pub use file::{BenchPlan, KillPlan, Plan, Profile, ScenarioError, builtin, load, names};
+pub use file::{BenchPlan, CriterionPlan, KillPlan, Plan, Profile, ScenarioError, builtin, load, names};
 pub use matrix::{CellPlan, Filter, cells};

@@ -4,9 +4,9 @@
 //! tables and levels so small that a hundred writes bring flushes, compactions and collections of the value log
 //! about, with batches that are transactions, and with a backup before each shrink: what crashes have to meet.
 
-use super::{Change, Contents, Ordered, Promise, Session, Site, Subject, SubjectError};
+use super::{Change, Contents, Ordered, Promise, Session, Site, Subject, SubjectError, Tree};
 use engine::fs::MemFs;
-use engine::lsm::{Batch, Compression, Options, Store};
+use engine::lsm::{Batch, Compression, Options, Simulation, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,6 +107,13 @@ impl Subject for Lsm {
 
     fn shrinks(&self) -> bool {
         true
+    }
+
+    fn expect(&self, keys: u64, entry: u64, stored: f64, writes: u64) -> Option<(f64, f64)> {
+        let mut simulation = (self.0 != Size::Small).then(|| Simulation::new(&Options::default(), keys, entry, stored))?;
+        simulation.write(writes);
+        simulation.flush();
+        Some((simulation.write_amplification(), simulation.space_amplification()))
     }
 
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
@@ -225,6 +232,25 @@ impl Session for LsmSession {
     fn repaired(&self) -> Option<String> {
         let (path, cut) = self.store.stats().cut?;
         Some(format!("cut {} bytes at offset {} of {}: {}", cut.len, cut.offset, path.display(), cut.what))
+    }
+
+    fn settle(&self) -> Result<Option<Tree>, SubjectError> {
+        self.store.flush()?;
+        // Two looks at the same state, far enough apart for a compaction to begin and show.
+        let mut before = None;
+        loop {
+            let stats = self.store.stats();
+            let now = (stats.flushes, stats.compactions, stats.compacted, stats.pending == 0);
+            if before == Some(now) && stats.levels[0].tables < Options::default().level0_tables as u64 {
+                return Ok(Some(Tree {
+                    write_amplification: stats.write_amplification(),
+                    versions: stats.levels.iter().map(|level| level.entries).sum(),
+                    bytes: stats.levels.iter().map(|level| level.bytes).sum(),
+                }));
+            }
+            before = Some(now);
+            engine::background::pause(Duration::from_millis(500));
+        }
     }
 
     fn ordered(&self) -> Option<&dyn Ordered> {

@@ -58,6 +58,13 @@ pub trait Subject: Send + Sync {
         false
     }
 
+    /// Write and space amplification that the store expects of `writes` writes at random to `keys` keys, with keys and
+    /// values of `entry` bytes that take `stored` bytes in a table; `None` for a store that cannot say.
+    fn expect(&self, keys: u64, entry: u64, stored: f64, writes: u64) -> Option<(f64, f64)> {
+        let _ = (keys, entry, stored, writes);
+        None
+    }
+
     /// Opens or creates the store.
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError>;
 }
@@ -173,6 +180,12 @@ pub trait Session: Send + Sync {
         None
     }
 
+    /// Puts into its place all that is in memory, waits until no compaction is due, and says what the tree of tables
+    /// has become; `None` for a store without one.
+    fn settle(&self) -> Result<Option<Tree>, SubjectError> {
+        Ok(None)
+    }
+
     /// The interface of a store of ordered bytes, for the benchmarks of such stores.
     fn ordered(&self) -> Option<&dyn Ordered> {
         None
@@ -180,6 +193,17 @@ pub trait Session: Send + Sync {
 
     /// Ends the session and says whether everything reached its place.
     fn close(self: Box<Self>) -> Result<(), SubjectError>;
+}
+
+/// What a tree of sorted tables has cost since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tree {
+    /// Bytes that flushes and compactions wrote for each byte that came in.
+    pub write_amplification: f64,
+    /// Versions in tables.
+    pub versions: u64,
+    /// Bytes of them.
+    pub bytes: u64,
 }
 
 /// The struct of go-persist's benchmark.

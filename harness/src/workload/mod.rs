@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod db_bench;
 pub mod go_persist;
+pub mod growth;
 pub mod hub;
 pub mod load;
 pub mod mixed;
@@ -36,6 +37,10 @@ pub enum Workload {
     DbBench(db_bench::DbBench),
     /// YCSB's core workloads.
     Ycsb(ycsb::Ycsb),
+    /// Opening stores of several sizes after a kill.
+    Recovery(growth::Recovery),
+    /// Amplification at several sizes, measured and simulated.
+    Compaction(growth::Compaction),
     /// Time to first payment.
     Ttfp(ttfp::TtfpSpec),
     /// Calls written down one by one.
@@ -51,6 +56,7 @@ impl Workload {
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
             Workload::GoPersist(_) | Workload::DbBench(_) | Workload::Ycsb(_) => &[],
+            Workload::Recovery(_) | Workload::Compaction(_) => &[],
             Workload::Ttfp(_) => &ttfp::TABLES,
             Workload::Load(load) if load.records > 0 => &[],
             Workload::Load(_) => &load::TABLES,
@@ -65,11 +71,21 @@ impl Workload {
             Workload::Hub(spec) => spec.clients.max(1),
             Workload::Commit(spec) => spec.clients.max(1),
             Workload::GoPersist(spec) => spec.threads.max(1),
-            Workload::Load(_) => 1,
+            Workload::Load(_) | Workload::Recovery(_) | Workload::Compaction(_) => 1,
             Workload::DbBench(spec) => spec.threads.max(1),
             Workload::Ycsb(spec) => spec.threads.max(1),
             Workload::Script(spec) => spec.clients(),
             Workload::Ttfp(spec) => u64::from(spec.hubs + spec.payers + spec.payees),
+        }
+    }
+
+    /// Bytes of the keys and values that are there when it is done, where that is known: of db_bench, if every key
+    /// was written and none deleted.
+    pub fn live_bytes(&self) -> Option<u64> {
+        match self {
+            Workload::DbBench(spec) => Some(spec.num * (16 + spec.value_bytes)),
+            Workload::Ycsb(spec) => Some(spec.live_bytes()),
+            _ => None,
         }
     }
 
@@ -81,6 +97,7 @@ impl Workload {
             Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
             Workload::Script(spec) => Some(script::stream(spec, client)),
             Workload::GoPersist(_) | Workload::Load(_) | Workload::DbBench(_) | Workload::Ycsb(_) | Workload::Ttfp(_) => None,
+            Workload::Recovery(_) | Workload::Compaction(_) => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::measure::counters::Calls;
 use crate::measure::histogram::{Latencies, Samples};
+use crate::result::Projection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -10,6 +11,9 @@ use std::collections::BTreeMap;
 pub struct Repetition {
     /// Measured stretches in order.
     pub phases: Vec<PhaseSample>,
+    /// What is said of larger stores.
+    #[serde(default)]
+    pub projections: Vec<Projection>,
 }
 
 /// One measured stretch.

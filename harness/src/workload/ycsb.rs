@@ -46,6 +46,9 @@ pub struct Ycsb {
     /// A second run at a fixed rate: this share of what the first reached, 0 to 1; 0 for none.
     #[serde(default)]
     pub rate_share: f64,
+    /// Whether the store reclaims all the space it can at the end.
+    #[serde(default)]
+    pub compact: bool,
 }
 
 fn million() -> u64 {
@@ -62,6 +65,14 @@ fn ten() -> u64 {
 
 fn hundred() -> u64 {
     100
+}
+
+impl Ycsb {
+    /// Bytes of the keys and values that are loaded; what D and E insert comes on top.
+    pub fn live_bytes(&self) -> u64 {
+        let keys: u64 = (0..self.records).map(|number| key(number).len() as u64).sum();
+        keys + self.records * self.fields * self.field_bytes
+    }
 }
 
 /// A core workload.
@@ -361,6 +372,14 @@ pub fn run(
     if spec.rate_share > 0.0 {
         phases.push(phase(&|| operations(spec, "at-rate", reached * spec.rate_share, &client))?);
     }
+    if spec.compact {
+        let compact = || {
+            let clock = Clock::start();
+            store.compact()?;
+            Ok(sample("compact", clock.now(), 1, 0))
+        };
+        phases.push(phase(&compact)?);
+    }
     Ok(phases)
 }
 
@@ -442,7 +461,17 @@ mod tests {
     use super::*;
 
     fn spec(core: Core) -> Ycsb {
-        Ycsb { core, records: 2_000, operations: 20_000, threads: 1, fields: 10, field_bytes: 100, blob: false, rate_share: 0.0 }
+        Ycsb {
+            core,
+            records: 2_000,
+            operations: 20_000,
+            threads: 1,
+            fields: 10,
+            field_bytes: 100,
+            blob: false,
+            rate_share: 0.0,
+            compact: false,
+        }
     }
 
     /// A map that notes what is done to it.

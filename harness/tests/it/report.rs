@@ -2,9 +2,9 @@
 
 use harness::report::{self, words};
 use harness::result::{
-    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Explanation, FaultCounts, Finding, Host, Loss, Model, ModelCheck,
-    ModelCounts, Money, OpStats, Percentiles, Phase, Power, Results, Role, Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space,
-    Spread, Storage, Ttfp, Verdict, Warning,
+    Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Criterion, Explanation, FaultCounts, Finding, Host, Loss, Metric,
+    Model, ModelCheck, ModelCounts, Money, OpStats, Percentiles, Phase, Point, Power, Projection, ProjectionUnit, Results, Role,
+    Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Spread, Storage, Ttfp, Verdict, Warning,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -302,6 +302,7 @@ fn cell(scenario: &str, subject: &str, role: Role, sync: &str, kind: CellKind) -
         verdict: Verdict::Survived,
         reason: None,
         bench: None,
+        criteria: Vec::new(),
         crash: None,
     }
 }
@@ -348,7 +349,7 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
         }),
     };
     let mut cell = cell("put-small", subject, role, sync, CellKind::Bench);
-    cell.bench = Some(Bench { repetitions: 5, threads: 1, phases: vec![fill, phase] });
+    cell.bench = Some(Bench { repetitions: 5, threads: 1, phases: vec![fill, phase], projections: Vec::new() });
     cell
 }
 
@@ -383,7 +384,7 @@ fn ttfp_cell(sync: &str, ns: u64, published_ns: Option<u64>, modelled: bool) -> 
         ttfp: Some(ttfp),
         ..Phase::default()
     };
-    cell.bench = Some(Bench { repetitions: 1, threads: 8, phases: vec![phase] });
+    cell.bench = Some(Bench { repetitions: 1, threads: 8, phases: vec![phase], projections: Vec::new() });
     cell
 }
 
@@ -1135,4 +1136,58 @@ fn tables_are_whole(markdown: &str) {
         let pipes = line.replace("\\|", "").matches('|').count();
         assert_eq!(*columns.get_or_insert(pipes), pipes, "{line}");
     }
+}
+
+fn judged(holds: bool) -> Results {
+    let mut cell = bench_cell("lsm", Role::Store, "every-second", 2_900.0, 0.0);
+    let criterion = |says: &str, metric, at_least, at_most, found, holds| Criterion {
+        says: says.to_owned(),
+        phase: "run".to_owned(),
+        metric,
+        at_least,
+        at_most,
+        found,
+        holds,
+    };
+    cell.criteria = vec![
+        criterion("more than 50,000 writes a second", Metric::Rate, Some(50_000.0), None, Some(344_828.0), true),
+        criterion("opens within half a minute", Metric::Seconds, None, Some(30.0), Some(if holds { 2.0 } else { 40.0 }), holds),
+    ];
+    if let Some(bench) = &mut cell.bench {
+        let points = |of: &[(u64, f64)]| of.iter().map(|(bytes, value)| Point { bytes: *bytes, value: *value }).collect();
+        bench.projections.push(Projection {
+            name: "opening".to_owned(),
+            title: "Time to open".to_owned(),
+            unit: ProjectionUnit::Seconds,
+            measured: points(&[(10_000_000, 0.2), (100_000_000, 0.3)]),
+            predicted: points(&[(10_000_000, 0.21), (1_000_000_000, 1.1), (100_000_000_000, 9.5)]),
+            assumes: "A straight line & nothing else.".to_owned(),
+        });
+    }
+    Results { cells: vec![cell], ..empty() }
+}
+
+#[test]
+fn criteria_head_the_report() {
+    let held = judged(true);
+    let text = report::terminal(&held, None, false);
+    assert!(text.starts_with("? 2 of 2 criteria hold."), "{text}");
+    assert!(text.contains("✓ holds") && text.contains("344.8k/s") || text.contains("345k/s"), "{text}");
+    let missed = judged(false);
+    for text in [report::terminal(&missed, None, false), report::markdown(&missed), report::html(&missed)] {
+        assert!(text.contains("1 of 2 criteria hold."), "{text}");
+        assert!(text.contains("✗ missed"), "{text}");
+    }
+    assert!(report::terminal(&missed, None, false).starts_with("✗ "));
+}
+
+#[test]
+fn a_projection_shows_its_points_and_its_assumptions() {
+    let results = judged(true);
+    let page = report::html(&results);
+    assert!(page.contains("chart-opening") && page.contains("A straight line &amp; nothing else."));
+    let text = report::markdown(&results);
+    let row = text.lines().find(|line| line.contains("95.4 MiB")).expect("a row for what was measured");
+    assert!(row.contains("300 ms") && row.ends_with("n/a |"), "{row}");
+    assert!(text.lines().any(|line| line.contains("93.1 GiB") && line.contains("n/a") && line.contains("9.50 s")), "{text}");
 }
