@@ -454,6 +454,20 @@ impl Stats {
     pub fn write_amplification(&self) -> f64 {
         if self.written == 0 { 0.0 } else { (self.flushed + self.compacted) as f64 / self.written as f64 }
     }
+
+    /// Sorted runs that a point read may have to ask, at worst: memtables, tables of level 0, and levels that hold
+    /// anything. Filters keep it from most of them.
+    pub fn read_amplification(&self) -> u64 {
+        let level0 = self.levels.first().map_or(0, |level| level.tables);
+        self.memtables + level0 + self.levels.iter().skip(1).filter(|level| level.tables > 0).count() as u64
+    }
+
+    /// Bytes in tables for each byte in the last level that holds any, most of which is current; 1 for an empty store.
+    pub fn space_amplification(&self) -> f64 {
+        let all: u64 = self.levels.iter().map(|level| level.bytes).sum();
+        let last = self.levels.iter().rev().map(|level| level.bytes).find(|bytes| *bytes > 0);
+        last.map_or(1.0, |last| all as f64 / last as f64)
+    }
 }
 
 /// What a level holds.

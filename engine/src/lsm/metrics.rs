@@ -44,11 +44,14 @@ impl Stats {
         for (name, help, value) in held {
             registry.register_with_unit(name, help, Unit::Bytes, gauge(value));
         }
-        registry.register(
-            "write_amplification",
-            "Bytes written for each byte that came",
-            ConstGauge::new(self.write_amplification()),
-        );
+        let ratios = [
+            ("write_amplification", "Bytes written for each byte that came", self.write_amplification()),
+            ("read_amplification", "Sorted runs that a point read may have to ask", self.read_amplification() as f64),
+            ("space_amplification", "Bytes in tables for each byte in the last level", self.space_amplification()),
+        ];
+        for (name, help, value) in ratios {
+            registry.register(name, help, ConstGauge::new(value));
+        }
         for (number, level) in self.levels.iter().enumerate() {
             let label = (Cow::Borrowed("level"), Cow::Owned(number.to_string()));
             let of_level = registry.sub_registry_with_label(label);

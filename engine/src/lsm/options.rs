@@ -1,5 +1,6 @@
 //! How a store behaves.
 
+use super::sstable;
 use crate::background;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, RealFs};
@@ -85,10 +86,6 @@ impl Compression {
             Compression::Snappy => 2,
             Compression::Zstd => 3,
         }
-    }
-
-    fn is_built_in(self) -> bool {
-        self != Compression::Zstd || cfg!(feature = "zstd")
     }
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
@@ -185,7 +182,7 @@ impl Options {
         if self.flush_interval.is_zero() {
             return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
         }
-        if !self.compression.is_built_in() {
+        if !sstable::is_built_in(self.compression) {
             let why = "this build has no Zstandard; build the engine with its feature zstd";
             return refuse("compression", "zstd".to_owned(), why);
         }

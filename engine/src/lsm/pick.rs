@@ -125,7 +125,7 @@ fn from_level0(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSe
 fn from_level(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>, level: usize) -> Option<Task> {
     // The table that drags the fewest bytes along for each of its own; the oldest of equals.
     let cost = |t: &Arc<TableMeta>| {
-        let below: u64 = levels.tables[level + 1].iter().filter(|o| o.overlaps(&t.smallest, &t.largest)).map(|o| o.size).sum();
+        let below: u64 = levels.overlapping(level + 1, &t.smallest, &t.largest).iter().map(|o| o.size).sum();
         below as f64 / t.size.max(1) as f64
     };
     let mut free: Vec<_> = levels.tables[level].iter().filter(|t| !busy.contains(&t.number)).map(|t| (cost(t), t)).collect();
@@ -144,7 +144,7 @@ fn task(
 ) -> Option<Task> {
     let smallest = tables.iter().map(|t| &t.smallest).min()?;
     let largest = tables.iter().map(|t| &t.largest).max()?;
-    let below = levels.tables[output].iter().filter(|t| t.overlaps(smallest, largest));
+    let below = levels.overlapping(output, smallest, largest);
     let inputs: Vec<u64> = tables.iter().chain(below).map(|t| t.number).collect();
     if inputs.iter().any(|number| busy.contains(number)) {
         return None;

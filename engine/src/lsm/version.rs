@@ -162,6 +162,14 @@ impl Levels {
         live
     }
 
+    /// The tables of a level below level 0 that may hold keys from the first to the last.
+    pub(super) fn overlapping(&self, level: usize, first: &[u8], last: &[u8]) -> &[Arc<TableMeta>] {
+        let tables = &self.tables[level];
+        let from = tables.partition_point(|t| &t.largest[..] < first);
+        let to = tables.partition_point(|t| &t.smallest[..] <= last);
+        &tables[from..to.max(from)]
+    }
+
     /// Whether a level below this one may hold the key.
     pub(super) fn is_below(&self, level: usize, key: &[u8]) -> bool {
         self.tables.iter().skip(level + 1).any(|tables| {

@@ -1,10 +1,12 @@
 //! What an owner does with an LSM store besides reading and writing: salvage, checkpoints, dropping, export, statistics,
 //! and changes while it is open. Names in brackets are Badger's tests of the same behaviour.
 
+use crate::lsm_damage::{load_anything, open_damaged};
 use crate::lsm_store::{DIR, all, alter, files, key, open, options};
 use engine::fs::{CallKind, FailingFs, Fault, Fs, MemFs, Plan, TraceFs};
 use engine::lsm::{Batch, Clock, Format, Loss, Options, Salvage, Salvaged, Store};
 use engine::{Durability, Error, SyncPolicy};
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -296,6 +298,8 @@ fn statistics_are_shown_as_open_metrics() {
         format!("lsm_level_bytes{{level=\"6\"}} {}", stats.levels[6].bytes),
         format!("lsm_write_amplification {}", stats.write_amplification()),
         "lsm_pending_compaction_bytes 0".to_owned(),
+        "lsm_read_amplification 2.0".to_owned(),
+        "lsm_space_amplification 1.0".to_owned(),
         "# EOF".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -354,4 +358,18 @@ fn a_build_without_zstandard_says_so() {
         said,
         "option compression = zstd is not valid: this build has no Zstandard; build the engine with its feature zstd"
     );
+}
+
+proptest! {
+    /// The body that the fuzz target runs, too.
+    #[test]
+    fn any_damage_is_survived(input in prop::collection::vec(any::<u8>(), 5..40)) {
+        open_damaged(&input);
+    }
+
+    /// The body that the fuzz target runs, too.
+    #[test]
+    fn any_stream_is_survived(input in prop::collection::vec(any::<u8>(), 0..200)) {
+        load_anything(&input);
+    }
 }

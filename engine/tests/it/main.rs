@@ -2,6 +2,7 @@
 
 mod fs_conformance;
 mod log;
+mod lsm_damage;
 mod lsm_format;
 mod lsm_model;
 mod lsm_store;

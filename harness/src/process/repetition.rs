@@ -6,7 +6,7 @@ use crate::measure::clock::Clock;
 use crate::measure::counters::{Calls, CountingFs};
 use crate::measure::histogram::Latencies;
 use crate::measure::process::{Usage, space, usage};
-use crate::result::{Point, Projection, ProjectionUnit, Role};
+use crate::result::{Point, Projection, Role};
 use crate::scenario::BenchPlan;
 use crate::subject::{Registry, Session, SubjectError};
 use crate::workload::Workload;
@@ -220,14 +220,7 @@ fn compaction<'f>(
     let subject = registry.get(&task.store.subject).map_err(|e| SubjectError::Store(e.to_string()))?;
     let entry = 16 + spec.value_bytes;
     let mut phases = Vec::new();
-    let mut projections = ["write", "space"].map(|kind| Projection {
-        name: format!("{kind}-amplification"),
-        title: format!("{}{} amplification of random overwriting", kind[..1].to_uppercase(), &kind[1..]),
-        unit: ProjectionUnit::Ratio,
-        assumes: "The dashed line is a simulation: the same choice of compactions over imagined tables of uniformly random keys, each                   compaction made as soon as it is due. It takes from the largest measured store how many bytes a version takes in a                   table, and nothing else."
-            .to_owned(),
-        ..Projection::default()
-    });
+    let mut projections = growth::AMPLIFICATIONS.map(growth::amplification);
     let mut stored = 0.0;
     for &records in &spec.records {
         let store = StoreSpec { dir: task.store.dir.join(records.to_string()), ..task.store.clone() };

@@ -141,6 +141,26 @@ pub fn opening(measured: Vec<Point>, to: u64) -> Projection {
     }
 }
 
+/// Names and titles of the projections of amplification.
+pub const AMPLIFICATIONS: [(&str, &str); 2] = [
+    ("write-amplification", "Write amplification of random overwriting"),
+    ("space-amplification", "Space amplification of random overwriting"),
+];
+
+/// A projection of amplification without its points.
+pub fn amplification((name, title): (&str, &str)) -> Projection {
+    Projection {
+        name: name.to_owned(),
+        title: title.to_owned(),
+        unit: ProjectionUnit::Ratio,
+        assumes: "The dashed line is a simulation: the same choice of compactions over imagined tables of uniformly random keys, each \
+                  compaction made as soon as it is due. It takes from the largest measured store how many bytes a version takes in a \
+                  table, and nothing else."
+            .to_owned(),
+        ..Projection::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -346,13 +346,19 @@ impl Client<'_> {
 /// What one thread measured: times of service and of response by kind of operation.
 type Measured = [(Latencies, Latencies); 5];
 
+/// Measures a phase: runs it with whatever counts beside it.
+pub type Measure<'a> = dyn FnMut(&Phase<'_>) -> Result<PhaseSample, SubjectError> + 'a;
+
+/// A phase that is to be measured.
+pub type Phase<'a> = dyn Fn() -> Result<PhaseSample, SubjectError> + 'a;
+
 /// Loads the records, runs the operations, and once more at a fixed rate if that is asked. `phase` measures one.
 pub fn run(
     spec: &Ycsb,
     store: &dyn Ordered,
     level: Durability,
     seed: u64,
-    phase: &mut dyn FnMut(&dyn Fn() -> Result<PhaseSample, SubjectError>) -> Result<PhaseSample, SubjectError>,
+    phase: &mut Measure<'_>,
 ) -> Result<Vec<PhaseSample>, SubjectError> {
     let inserts = Inserts::behind(spec.records);
     let chooser = Chooser::new(spec);
@@ -502,7 +508,9 @@ mod tests {
         fn get(&self, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool, SubjectError> {
             let map = self.map.lock().unwrap();
             let found = map.get(key);
-            found.map(|value| look(value));
+            if let Some(value) = found {
+                look(value);
+            }
             self.missing.fetch_add(u64::from(found.is_none()), Ordering::Relaxed);
             Ok(found.is_some())
         }

@@ -13,7 +13,7 @@ const ENGINE: [(&str, &[&str]); 8] = [
     ("codec", &[]),
     ("error", &[]),
     ("fs", &[]),
-    ("sync_policy", &[]),
+    ("sync_policy", &["error"]),
     ("background", &[]),
     ("log", &["codec", "error", "fs", "sync_policy"]),
     ("typed", &["codec", "error", "fs", "sync_policy", "background", "log"]),
@@ -144,10 +144,11 @@ fn imports_go_one_way() {
 /// Where each of these words may stand in code: in no other file.
 #[test]
 fn words_stand_where_they_belong() {
-    let rules: [(&str, &[&str], &[&str]); 9] = [
+    let rules: [(&str, &[&str], &[&str]); 10] = [
         ("engine/src", &["std::fs", "rustix", "OpenOptions"], &["engine/src/fs/real.rs"]),
         ("engine/src", &["std::thread", "thread::", "Instant", "SystemTime"], &["engine/src/background.rs"]),
-        ("engine/src", &["rand::", "fail_point", "cfg!(test)", "feature =", "std::env"], &[]),
+        ("engine/src", &["rand::", "fail_point", "cfg!(test)", "std::env"], &[]),
+        ("engine/src", &["feature ="], &["engine/src/lsm/sstable/packing.rs"]),
         ("harness/src", &["Instant", "SystemTime", "clock_gettime"], &["harness/src/measure/clock.rs"]),
         ("harness/src", &["unsafe {"], &["harness/src/history/mod.rs"]),
         ("harness/src/oracle", &["std::fs", "std::io", "std::process", "std::thread", "engine::fs", "File"], &[]),

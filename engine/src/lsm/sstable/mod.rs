@@ -15,13 +15,14 @@
 mod block;
 mod builder;
 mod filter;
+mod packing;
 mod reader;
 
 pub(super) use builder::TableBuilder;
 pub(super) use filter::hash;
+pub(super) use packing::is_built_in;
 pub(super) use reader::{Caches, Lost, Table, TableCursor};
 
-use super::options::Compression;
 use crate::codec::{crc32c, crc32c_append};
 use std::path::{Path, PathBuf};
 
@@ -50,46 +51,4 @@ struct Handle {
 fn block_crc(contents: &[u8], compression: u8, number: u64, offset: u64) -> u32 {
     let crc = crc32c_append(crc32c(contents), &[compression]);
     crc32c_append(crc32c_append(crc, &number.to_le_bytes()), &offset.to_le_bytes())
-}
-
-fn compress(compression: Compression, bytes: &[u8]) -> Option<Vec<u8>> {
-    let packed = match compression {
-        Compression::None => return None,
-        Compression::Lz4 => lz4_flex::block::compress_prepend_size(bytes),
-        Compression::Snappy => snap::raw::Encoder::new().compress_vec(bytes).ok()?,
-        Compression::Zstd => zstd(bytes)?,
-    };
-    // A block that hardly shrinks is faster to read as it is.
-    (packed.len() < bytes.len() - bytes.len() / 8).then_some(packed)
-}
-
-fn decompress(compression: u8, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
-    match Compression::from_byte(compression) {
-        Some(Compression::None) => Ok(bytes),
-        Some(Compression::Lz4) => lz4_flex::block::decompress_size_prepended(&bytes).map_err(|e| e.to_string()),
-        Some(Compression::Snappy) => snap::raw::Decoder::new().decompress_vec(&bytes).map_err(|e| e.to_string()),
-        Some(Compression::Zstd) => unzstd(&bytes),
-        None => Err(format!("no compression has the number {compression}")),
-    }
-}
-
-#[cfg(feature = "zstd")]
-fn zstd(bytes: &[u8]) -> Option<Vec<u8>> {
-    zstd::bulk::compress(bytes, 0).ok()
-}
-
-#[cfg(feature = "zstd")]
-fn unzstd(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let most = zstd::zstd_safe::get_frame_content_size(bytes).ok().flatten().ok_or("a block without its length")?;
-    zstd::bulk::decompress(bytes, usize::try_from(most).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
-}
-
-#[cfg(not(feature = "zstd"))]
-fn zstd(_: &[u8]) -> Option<Vec<u8>> {
-    None
-}
-
-#[cfg(not(feature = "zstd"))]
-fn unzstd(_: &[u8]) -> Result<Vec<u8>, String> {
-    Err("it is compressed with Zstandard, which this build lacks: build the engine with its feature zstd".to_owned())
 }
