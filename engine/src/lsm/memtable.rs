@@ -26,9 +26,12 @@ pub(super) struct Versioned {
 const NODE: usize = size_of::<Versioned>() * 3 / 2 + 32;
 
 impl Versioned {
-    fn new(key: &[u8], tag: Tag, stored: &[u8]) -> Self {
-        let bytes = key.iter().chain(stored).copied();
-        Self { head: head(key), tag, key: key.len() as u32, bytes: Some(bytes.collect()) }
+    /// A version whose bytes were put together in `buffer`: two copies of them cost less than one byte by byte.
+    fn new(key: &[u8], tag: Tag, stored: &[u8], buffer: &mut Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.extend_from_slice(key);
+        buffer.extend_from_slice(stored);
+        Self { head: head(key), tag, key: key.len() as u32, bytes: Some(Arc::from(&buffer[..])) }
     }
 
     fn probe(key: &[u8], tag: Tag) -> Self {
@@ -84,17 +87,24 @@ const FILTER_KEYS: usize = 6;
 /// Versions in order.
 #[derive(Debug)]
 pub(super) struct Memtable {
-    versions: RwLock<BTreeSet<Versioned>>,
+    sorted: RwLock<Sorted>,
     /// Which keys it certainly does not hold.
     filter: Box<[AtomicU64]>,
     bytes: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Sorted {
+    versions: BTreeSet<Versioned>,
+    /// Where a version's bytes are put together.
+    buffer: Vec<u8>,
 }
 
 impl Memtable {
     /// An empty memtable with a filter for as many keys as fit into so many bytes.
     pub(super) fn new(bytes: usize) -> Self {
         let words = (bytes / (NODE + 32) / FILTER_KEYS).next_power_of_two();
-        Self { versions: RwLock::default(), filter: (0..words).map(|_| AtomicU64::new(0)).collect(), bytes: AtomicUsize::new(0) }
+        Self { sorted: RwLock::default(), filter: (0..words).map(|_| AtomicU64::new(0)).collect(), bytes: AtomicUsize::new(0) }
     }
 
     /// What a version of so many bytes of key and value takes.
@@ -104,20 +114,24 @@ impl Memtable {
 
     /// Puts versions in their places. Readers see all of them or none.
     pub(super) fn insert<'a>(&self, versions: impl Iterator<Item = (&'a [u8], Tag, &'a [u8])>) {
-        let mut bytes = 0;
-        let mut all = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sorted = self.sorted.write().unwrap_or_else(PoisonError::into_inner);
+        let Sorted { versions: all, buffer } = &mut *sorted;
+        // Whoever holds the lock is the only one to change filter and size: no atomic read-modify-write is needed.
+        let mut bytes = self.bytes.load(Memory::Relaxed);
         for (key, tag, stored) in versions {
             let (word, bits) = self.mark(hash(key));
-            word.fetch_or(bits, Memory::Relaxed);
+            word.store(word.load(Memory::Relaxed) | bits, Memory::Relaxed);
             bytes += Self::weight(key.len() + stored.len());
-            all.insert(Versioned::new(key, tag, stored));
+            all.insert(Versioned::new(key, tag, stored, buffer));
         }
-        drop(all);
-        self.bytes.fetch_add(bytes, Memory::Relaxed);
+        if buffer.capacity() > 1 << 16 {
+            *buffer = Vec::new();
+        }
+        self.bytes.store(bytes, Memory::Relaxed);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeSet<Versioned>> {
-        self.versions.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Sorted> {
+        self.sorted.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The word of the filter that knows a key, and the bits by which it does.
@@ -133,7 +147,7 @@ impl Memtable {
             return None;
         }
         let probe = Versioned::probe(key, tag);
-        self.read().range(probe..).next().filter(|found| found.has_key(key)).cloned()
+        self.read().versions.range(probe..).next().filter(|found| found.has_key(key)).cloned()
     }
 
     /// Memory in bytes, overhead included.
@@ -147,12 +161,12 @@ impl Memtable {
 
     /// Up to `limit` versions from a bound on, upwards.
     pub(super) fn after(&self, from: Bound<&Versioned>, limit: usize, into: &mut Vec<Versioned>) {
-        into.extend(self.read().range((from, Bound::Unbounded)).take(limit).cloned());
+        into.extend(self.read().versions.range((from, Bound::Unbounded)).take(limit).cloned());
     }
 
     /// Up to `limit` versions from a bound on, downwards.
     pub(super) fn before(&self, to: Bound<&Versioned>, limit: usize, into: &mut Vec<Versioned>) {
-        into.extend(self.read().range((Bound::Unbounded, to)).rev().take(limit).cloned());
+        into.extend(self.read().versions.range((Bound::Unbounded, to)).rev().take(limit).cloned());
     }
 
     /// Something to search for.

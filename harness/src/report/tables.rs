@@ -161,9 +161,13 @@ fn growth(results: &Results) -> Section {
         sizes.dedup();
         let rows = sizes.into_iter().map(|bytes| {
             let figure = |value: f64| Value::Figure(projected(projection.unit, value));
-            let measured = measured_at(bytes);
-            let measured =
-                if measured.is_empty() { Value::Missing } else { figure(crate::measure::histogram::median(&measured)) };
+            let mut measured = measured_at(bytes);
+            measured.sort_by(f64::total_cmp);
+            let measured = match (measured.first(), measured.last()) {
+                (Some(least), Some(most)) if least == most => figure(*least),
+                (Some(least), Some(most)) => Value::Figure([*least, *most].map(|v| projected(projection.unit, v)).join(" to ")),
+                _ => Value::Missing,
+            };
             let expected = projection.predicted.iter().find(|p| p.bytes == bytes).map_or(Value::Missing, |p| figure(p.value));
             row(cell, vec![Value::Figure(words::bytes(bytes as f64)), measured, expected])
         });

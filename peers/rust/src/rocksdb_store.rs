@@ -78,7 +78,7 @@ impl Ordered for Store {
     fn write(&self, puts: &[(&[u8], &[u8])], level: Durability) -> Result<(), SubjectError> {
         let mut batch = WriteBatch::default();
         puts.iter().for_each(|(key, value)| batch.put(key, value));
-        self.database.write_opt(&batch, &self.options(level)).map_err(failed)
+        self.database.write_opt(batch, &self.options(level)).map_err(failed)
     }
 
     fn get(&self, key: &[u8], look: &mut dyn FnMut(&[u8])) -> Result<bool, SubjectError> {
@@ -113,7 +113,7 @@ impl Bytes for Store {
                 None => batch.delete(key),
             }
         }
-        self.database.write_opt(&batch, &self.options(level)).map_err(failed)
+        self.database.write_opt(batch, &self.options(level)).map_err(failed)
     }
 
     fn sync(&self) -> Result<(), SubjectError> {
