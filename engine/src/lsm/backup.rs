@@ -11,10 +11,9 @@
 //! backup on; the manifest says up to where deletes were dropped.
 
 use super::cursor::{Cursor, Direction};
-use super::entry::{Changes, Kind, sized, unpack};
+use super::entry::{Changes, sized, unpack};
 use super::store::Core;
-use super::value_log::Pointer;
-use super::view::{View, nonsense};
+use super::view::View;
 use crate::codec::{push_varint, read_varint};
 use crate::error::{Error, Result};
 use crate::log::{Framing, Parsed};
@@ -90,14 +89,9 @@ pub(super) fn each_change(core: &Core, view: &View, since: u64, through: u64, sh
         if tag.seq() <= through && last.as_deref() != Some(key) {
             last = Some(key.to_vec());
             if tag.seq() > since {
-                let (expires, value) = unpack(tag, stored).ok_or_else(|| nonsense(&core.dir, key))?;
-                if tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= now) {
-                    show(key, None, None)?;
-                } else if tag.kind() == Kind::Pointer {
-                    let pointer = Pointer::read(value).ok_or_else(|| nonsense(&core.dir, key))?;
-                    show(key, expires, Some(&view.pointed(&core.dir, pointer, key, tag)?))?;
-                } else {
-                    show(key, expires, Some(value))?;
+                match view.value_of(&core.dir, key, tag, stored, now)? {
+                    None => show(key, None, None)?,
+                    Some(value) => show(key, unpack(tag, stored).and_then(|(end, _)| end), Some(&value))?,
                 }
             }
         }

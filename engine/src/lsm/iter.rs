@@ -1,11 +1,11 @@
 //! Keys and values in order, forward or reverse, as of one sequence number.
 
 use super::cursor::{Direction, Merge};
-use super::entry::{Kind, Tag, unpack};
+use super::entry::{Tag, unpack};
 use super::store::Core;
-use super::value_log::Pointer;
-use super::view::{View, nonsense};
+use super::view::View;
 use crate::error::Result;
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -27,6 +27,9 @@ pub struct Iter {
     done: bool,
     /// The last key that was looked at; versions of it that follow are older.
     key: Vec<u8>,
+    /// Whether the merge still stands at the version that was shown last, with its value.
+    lags: bool,
+    /// The value that was shown last, where it does not.
     value: Vec<u8>,
 }
 
@@ -41,7 +44,21 @@ impl Iter {
         let merge = view.merge(direction, 0);
         let now = core.options.clock.now();
         let (start, end) = range;
-        Self { core, view, merge, direction, start, end, seq, now, begun: false, done: false, key: Vec::new(), value: Vec::new() }
+        Self {
+            core,
+            view,
+            merge,
+            direction,
+            start,
+            end,
+            seq,
+            now,
+            begun: false,
+            done: false,
+            key: Vec::new(),
+            lags: false,
+            value: Vec::new(),
+        }
     }
 
     /// The next key and value, without copying them out.
@@ -54,7 +71,13 @@ impl Iter {
         }
         let found = self.find();
         self.done = !matches!(found, Ok(true));
-        found.map(|found| found.then_some((&self.key[..], &self.value[..])))
+        found.map(|found| found.then_some((&self.key[..], self.shown())))
+    }
+
+    /// The value of the version that was found last: in its block or memtable, if it can be looked at there.
+    fn shown(&self) -> &[u8] {
+        let here = if self.lags { self.merge.current() } else { None };
+        here.and_then(|(_, tag, stored)| unpack(tag, stored)).map_or(&self.value[..], |(_, value)| value)
     }
 
     fn find(&mut self) -> Result<bool> {
@@ -62,6 +85,9 @@ impl Iter {
             self.begun = true;
             self.place()?;
             return if self.direction == Direction::Forward { self.forward(false) } else { self.reverse() };
+        }
+        if std::mem::take(&mut self.lags) {
+            self.merge.step()?;
         }
         if self.direction == Direction::Forward { self.forward(true) } else { self.reverse() }
     }
@@ -90,9 +116,17 @@ impl Iter {
                 self.key.clear();
                 self.key.extend_from_slice(key);
                 seen = true;
-                if Self::show(&self.core, &self.view, key, tag, stored, self.now, &mut self.value)? {
-                    self.merge.step()?;
-                    return Ok(true);
+                match self.view.value_of(&self.core.dir, key, tag, stored, self.now)? {
+                    None => {}
+                    Some(Cow::Borrowed(_)) => {
+                        self.lags = true;
+                        return Ok(true);
+                    }
+                    Some(Cow::Owned(value)) => {
+                        self.value = value;
+                        self.merge.step()?;
+                        return Ok(true);
+                    }
                 }
             }
             self.merge.step()?;
@@ -114,7 +148,12 @@ impl Iter {
                     break;
                 }
                 if tag.seq() <= self.seq {
-                    shown = Self::show(&self.core, &self.view, key, tag, stored, self.now, &mut self.value)?;
+                    let value = self.view.value_of(&self.core.dir, key, tag, stored, self.now)?;
+                    shown = value.is_some();
+                    if let Some(value) = value {
+                        self.value.clear();
+                        self.value.extend_from_slice(&value);
+                    }
                 }
                 self.merge.step()?;
             }
@@ -122,22 +161,6 @@ impl Iter {
                 return Ok(true);
             }
         }
-    }
-
-    /// Copies the value of a version; whether it has one.
-    fn show(core: &Core, view: &View, key: &[u8], tag: Tag, stored: &[u8], now: u64, into: &mut Vec<u8>) -> Result<bool> {
-        let (expires, value) = unpack(tag, stored).ok_or_else(|| nonsense(&core.dir, key))?;
-        if tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= now) {
-            return Ok(false);
-        }
-        into.clear();
-        if tag.kind() == Kind::Pointer {
-            let pointer = Pointer::read(value).ok_or_else(|| nonsense(&core.dir, key))?;
-            *into = view.pointed(&core.dir, pointer, key, tag)?;
-        } else {
-            into.extend_from_slice(value);
-        }
-        Ok(true)
     }
 }
 

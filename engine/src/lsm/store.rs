@@ -8,14 +8,13 @@
 
 use super::compaction::{self, Place, Rules, Written};
 use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
-use super::entry::{Changes, Tag};
+use super::entry::Changes;
 use super::manifest::{self, Manifest};
 use super::names::{Names, missing};
 use super::options::Options;
 use super::pick::{self, Shape, Task};
 use super::sstable::{self, Caches, TableCursor};
 use super::transaction::Recent;
-use super::value_log::{self, Pointer};
 use super::version::{Edit, Levels, Version};
 use super::view::View;
 use super::wal::{self, Memory};
@@ -473,7 +472,7 @@ impl Core {
             now: self.options.clock.now(),
             collect: &task.collect,
             table_size: task.table_size,
-            read: &|pointer, key, tag| self.value(version, pointer, key, tag),
+            read: &|pointer, key, tag| version.value(&self.dir, pointer, key, tag),
         };
         let written = self.build(&mut source, &rules, &|bytes| self.pace(bytes))?;
         self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
@@ -495,14 +494,6 @@ impl Core {
             pace,
         };
         compaction::write(source, rules, &place)
-    }
-
-    /// The value that a version in a table points to.
-    pub(super) fn value(&self, version: &Version, pointer: Pointer, key: &[u8], tag: Tag) -> Result<Vec<u8>> {
-        match version.values.get(&pointer.file) {
-            Some(file) => file.read(pointer, key, tag),
-            None => Err(missing(&self.dir, &value_log::file_name(pointer.file))),
-        }
     }
 
     /// Makes an edit durable and shows it to readers.

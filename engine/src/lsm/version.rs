@@ -2,8 +2,9 @@
 
 use super::cursor::{Cursor, LevelCursor};
 use super::entry::Tag;
+use super::names::missing;
 use super::sstable::{Caches, Table, TableCursor};
-use super::value_log::ValueFile;
+use super::value_log::{self, Pointer, ValueFile};
 use crate::error::Result;
 use crate::fs::Fs;
 use serde::{Deserialize, Serialize};
@@ -232,6 +233,14 @@ impl Version {
             }
         }
         Ok(None)
+    }
+
+    /// The value that a version points to.
+    pub(super) fn value(&self, dir: &Path, pointer: Pointer, key: &[u8], tag: Tag) -> Result<Vec<u8>> {
+        match self.values.get(&pointer.file) {
+            Some(file) => file.read(pointer, key, tag),
+            None => Err(missing(dir, &value_log::file_name(pointer.file))),
+        }
     }
 
     /// Cursors over every table that has versions after `since`.

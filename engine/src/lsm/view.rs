@@ -7,6 +7,7 @@ use super::value_log::Pointer;
 use super::version::Version;
 use super::wal::Memory;
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,54 +20,44 @@ pub(super) struct View {
     pub(super) version: Arc<Version>,
 }
 
-/// What a version says, as far as the tables tell.
-pub(super) enum Said<R> {
-    Nothing,
-    Value(R),
-    /// The value lies elsewhere.
-    At(Pointer, Tag),
-}
-
 impl View {
     /// Shows the value of a key as of a sequence number, if it has one.
     pub(super) fn get<R>(&self, dir: &Path, key: &[u8], seq: u64, now: u64, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         let (tag, hash) = (Tag::newest_of(seq), hash(key));
         let mut look = Some(look);
-        let mut said = |tag: Tag, stored: &[u8]| -> Result<Said<R>> {
-            let nonsense = || nonsense(dir, key);
-            let (expires, value) = unpack(tag, stored).ok_or_else(nonsense)?;
-            if tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= now) {
-                return Ok(Said::Nothing);
-            }
-            if tag.kind() == Kind::Pointer {
-                return Ok(Said::At(Pointer::read(value).ok_or_else(nonsense)?, tag));
-            }
-            Ok(look.take().map_or(Said::Nothing, |look| Said::Value(look(value))))
+        let mut show = |tag: Tag, stored: &[u8]| -> Result<Option<R>> {
+            let value = self.value_of(dir, key, tag, stored, now)?;
+            Ok(value.and_then(|value| look.take().map(|look| look(&value))))
         };
         let memories = std::iter::once(&self.active).chain(&self.immutable);
         let found = memories.filter(|m| !m.table.is_empty()).find_map(|m| m.table.get(key, hash, tag));
-        let said = match found {
+        match found {
             Some(found) => {
                 let (_, tag, stored) = found.parts();
-                said(tag, stored)?
+                show(tag, stored)
             }
-            None => self.version.get(key, hash, tag, &mut said)?.transpose()?.unwrap_or(Said::Nothing),
-        };
-        match said {
-            Said::Nothing => Ok(None),
-            Said::Value(found) => Ok(Some(found)),
-            Said::At(pointer, tag) => {
-                let value = self.pointed(dir, pointer, key, tag)?;
-                Ok(look.take().map(|look| look(&value)))
-            }
+            None => self.version.get(key, hash, tag, &mut show)?.unwrap_or(Ok(None)),
         }
     }
 
-    /// The value that a version points to.
-    pub(super) fn pointed(&self, dir: &Path, pointer: Pointer, key: &[u8], tag: Tag) -> Result<Vec<u8>> {
-        match self.version.values.get(&pointer.file) {
-            Some(file) => file.read(pointer, key, tag),
-            None => Err(nonsense(dir, key)),
+    /// The value of a version at a time; `None` for one that is deleted or has ended.
+    pub(super) fn value_of<'s>(
+        &self,
+        dir: &Path,
+        key: &[u8],
+        tag: Tag,
+        stored: &'s [u8],
+        now: u64,
+    ) -> Result<Option<Cow<'s, [u8]>>> {
+        let (expires, value) = unpack(tag, stored).ok_or_else(|| nonsense(dir, key))?;
+        match tag.kind() {
+            Kind::Delete => Ok(None),
+            _ if expires.is_some_and(|at| at <= now) => Ok(None),
+            Kind::Value => Ok(Some(Cow::Borrowed(value))),
+            Kind::Pointer => {
+                let pointer = Pointer::read(value).ok_or_else(|| nonsense(dir, key))?;
+                self.version.value(dir, pointer, key, tag).map(|value| Some(Cow::Owned(value)))
+            }
         }
     }
 
