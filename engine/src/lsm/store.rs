@@ -17,7 +17,7 @@ use super::sstable::{self, Caches, TableCursor};
 use super::transaction::Recent;
 use super::version::{Edit, Levels, Version};
 use super::view::View;
-use super::wal::{self, Memory};
+use super::wal::{self, Memory, Spare};
 use crate::background::{self, Bell, Workers};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
@@ -56,6 +56,9 @@ pub(super) struct Core {
     /// Tables that a compaction is at work on.
     busy: Mutex<BTreeSet<u64>>,
     flushing: Mutex<()>,
+    preparing: Mutex<()>,
+    /// The segment of the next memtable, made in advance.
+    spare: Mutex<Option<Spare>>,
     numbers: AtomicU64,
     /// Memtables whose log is no longer written and may not be synced yet, from the oldest.
     older: Mutex<Vec<Arc<Memory>>>,
@@ -144,6 +147,8 @@ impl Core {
             manifest: Mutex::new(manifest),
             busy: Mutex::default(),
             flushing: Mutex::default(),
+            preparing: Mutex::default(),
+            spare: Mutex::default(),
             numbers: AtomicU64::new(numbers),
             older_count: AtomicUsize::new(older.len()),
             older: Mutex::new(older),
@@ -272,12 +277,20 @@ impl Core {
     /// Begins a memtable and its segment.
     fn rotate(&self, writer: &mut Writer) -> Result<()> {
         self.settled(&writer.memory)?;
-        let number = self.number();
-        let begun = wal::begin(&*self.fs, &self.dir, number, writer.next_seq, Some(&writer.memory), self.options.memtable_size);
+        let size = self.options.memtable_size;
+        // One that was overtaken while it was made would come too early in the order of numbers.
+        let spare = lock(&self.spare).take().filter(|spare| spare.number > writer.memory.number);
+        let begun = match &spare {
+            Some(spare) => wal::begin_in(spare, &self.dir, writer.next_seq, &writer.memory, size),
+            None => wal::begin(&*self.fs, &self.dir, self.number(), writer.next_seq, Some(&writer.memory), size),
+        };
         let fresh = match begun {
             Ok(fresh) => Arc::new(fresh),
-            // It never got its name.
-            Err(e @ Error::Full { .. }) => return Err(e),
+            // It was not begun.
+            Err(e @ Error::Full { .. }) => {
+                *lock(&self.spare) = spare;
+                return Err(e);
+            }
             Err(e) => return Err(self.stop(e)),
         };
         let old = std::mem::replace(&mut writer.memory, Arc::clone(&fresh));
@@ -292,6 +305,24 @@ impl Core {
         });
         self.bell.ring();
         Ok(())
+    }
+
+    /// Makes the segment of the next memtable before it is needed; whether that was due.
+    fn prepare_segment(&self) -> Result<bool> {
+        let Ok(_one) = self.preparing.try_lock() else { return Ok(false) };
+        let half = self.view.load().active.table.bytes() >= self.options.memtable_size / 2;
+        if !half || lock(&self.spare).is_some() {
+            return Ok(false);
+        }
+        match wal::prepare(&*self.fs, &self.dir, self.number(), self.options.memtable_size) {
+            Ok(spare) => {
+                *lock(&self.spare) = Some(spare);
+                Ok(true)
+            }
+            // Whoever needs it will try for himself.
+            Err(Error::Full { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -395,10 +426,9 @@ impl Core {
     /// One step of what is due: a flush, a compaction or a collection. Whether there was any.
     pub(super) fn step(&self) -> Result<bool> {
         self.check()?;
-        let done = match self.flush_one() {
-            Ok(false) => self.compact_one(pick::pick),
-            other => other,
-        };
+        let flush = |prepared| if prepared { Ok(true) } else { self.flush_one() };
+        let compact = |flushed| if flushed { Ok(true) } else { self.compact_one(pick::pick) };
+        let done = self.prepare_segment().and_then(flush).and_then(compact);
         done.map_err(|e| self.settle_background(e))
     }
 
@@ -717,6 +747,9 @@ impl Core {
         }
         memory.log.close()?;
         memory.log.trim()?;
+        if let Some(spare) = lock(&self.spare).take() {
+            crate::log::remove_leftover(&*self.fs, &self.dir.join(wal::file_name(spare.number)))?;
+        }
         lock(&self.manifest).close()
     }
 }

@@ -5,8 +5,12 @@
 //! then the chain is broken there, and what follows is given up, because it was not promised: a sync of a segment
 //! waits for all before it.
 //!
+//! A segment is made in advance, with its name and length on the device, because that takes a journal commit and
+//! writers must not wait for one. It begins with its link, which is synced with the first writes behind it: what is
+//! left without a link was never begun, or nothing of it was promised.
+//!
 //! ```text
-//! segment = "wal 1\n", link, write*          (binary framing of the log)
+//! segment = "wal 1\n", [link, write*]        (binary framing of the log)
 //! link    = kind L: first sequence number, segment before, its end, how far it was synced; u64 LE each
 //! write   = kind W: see `entry::Changes`
 //! ```
@@ -14,7 +18,7 @@
 use super::entry::read_write;
 use super::memtable::Memtable;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs};
+use crate::fs::{File, Fs, write_all_at};
 use crate::log::{Cut, Framing, Header, Log, Mode, create_segment, identify, remove_leftover, replay};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +89,34 @@ pub(super) fn begin(
     Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, file, end, end), number })
 }
 
+/// A segment that was made in advance.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) number: u64,
+    file: Arc<dyn File>,
+}
+
+/// Makes a segment that is to be begun later, of so many bytes.
+pub(super) fn prepare(fs: &dyn Fs, dir: &Path, number: u64, size: usize) -> Result<Spare> {
+    let file = create_segment(fs, &dir.join(file_name(number)), Header::Wal, &[], size as u64)?;
+    Ok(Spare { number, file })
+}
+
+/// Begins a memtable of so many bytes in a segment that was made in advance. Its link is in the kernel.
+pub(super) fn begin_in(spare: &Spare, dir: &Path, first_seq: u64, before: &Memory, size: usize) -> Result<Memory> {
+    let link = Link { first_seq, before: before.number, end: before.log.stats().len, synced: before.log.synced_through() };
+    write_link(&spare.file, dir.join(file_name(spare.number)), spare.number, link, size)
+}
+
+fn write_link(file: &Arc<dyn File>, path: PathBuf, number: u64, link: Link, size: usize) -> Result<Memory> {
+    let start = Header::Wal.line().len() as u64;
+    let (mut record, body) = (Vec::new(), link.encode());
+    Framing::Binary.encode(&mut record, b'L', &body, Framing::checksum(b'L', &body), None);
+    write_all_at(&**file, &record, start).map_err(|e| Error::io("write to", &path, e))?;
+    let end = start + record.len() as u64;
+    Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, Arc::clone(file), start, end), number })
+}
+
 /// What the segments held.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
@@ -100,7 +132,8 @@ struct Segment {
     path: PathBuf,
     file: Arc<dyn File>,
     number: u64,
-    link: Link,
+    /// `None` for one that was never begun.
+    link: Option<Link>,
     table: Memtable,
     max_seq: u64,
     end: u64,
@@ -110,19 +143,39 @@ struct Segment {
     dropped: Vec<Cut>,
 }
 
+impl Segment {
+    fn first_seq(&self) -> u64 {
+        self.link.map_or(0, |link| link.first_seq)
+    }
+}
+
 /// Reads the segments with these numbers and cuts off what a crash left of their end. Writes up to `flushed`
 /// are in tables.
 pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, size: usize) -> Result<Recovered> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut broken: Option<String> = None;
     let mut given_up = Vec::new();
+    let (mut first, mut unused) = (None, Vec::new());
     for &number in numbers {
         let segment = read(fs, dir.join(file_name(number)), number, size, Mode::Strict)?;
+        if segment.link.is_none() {
+            // Made in advance; or begun, and then neither it nor what is linked to it was ever synced.
+            if segment.cut.is_some() {
+                given_up.push(segment.path.clone());
+            }
+            if numbers.first() == Some(&number) {
+                broken = Some(format!("segment {number} was never begun"));
+                first = Some(segment);
+            } else {
+                unused.push(segment.path);
+            }
+            continue;
+        }
         if broken.is_none()
             && let Some(last) = segments.last()
         {
             broken = breach(&segment, last)?;
-            if broken.is_some() && segment.max_seq < segment.link.first_seq {
+            if broken.is_some() && segment.max_seq < segment.first_seq() {
                 // Begun, but never used: the next one continues the same segment.
                 broken = None;
                 given_up.push(segment.path);
@@ -140,11 +193,23 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
     if let Some(path) = given_up.first() {
         let what = broken.unwrap_or_else(|| "a segment that was never used".to_owned());
         recovered.cut = Some((path.clone(), Cut { offset: 0, len: 0, what }));
+    }
+    let first_path = first.as_ref().map(|segment| &segment.path);
+    let gone: Vec<&PathBuf> = given_up.iter().chain(&unused).filter(|path| first_path != Some(*path)).collect();
+    if !gone.is_empty() {
         // Before anything is appended to the segment in front: it might come to end where its successor says.
-        for path in &given_up {
+        for path in gone {
             remove_leftover(fs, path)?;
         }
         fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
+    }
+    if let Some(Segment { path, file, number, .. }) = first {
+        // The manifest names it, so it stays, and begins now; of what it held nothing was promised.
+        let start = Header::Wal.line().len() as u64;
+        file.set_len(start).and_then(|()| file.set_len(size as u64)).map_err(|e| Error::io("cut", &path, e))?;
+        let memory = write_link(&file, path.clone(), number, Link { first_seq: flushed + 1, ..Link::default() }, size)?;
+        file.sync_all().map_err(|e| Error::io("sync", &path, e))?;
+        recovered.memories.push(memory);
     }
     for segment in segments {
         let Segment { path, file, number, table, max_seq, end, synced, cut, .. } = segment;
@@ -189,11 +254,12 @@ pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> 
         };
         // A torn tail may have been whole once.
         gaps.extend(segment.dropped.iter().chain(&segment.cut).map(|d| (segment.path.clone(), d.offset, d.what.clone())));
+        let Some(link) = segment.link else { continue };
         if let Some((path, before, end)) = last.take()
-            && before == segment.link.before
-            && end < segment.link.end
+            && before == link.before
+            && end < link.end
         {
-            gaps.push((path, end, format!("it ended at byte {} once", segment.link.end)));
+            gaps.push((path, end, format!("it ended at byte {} once", link.end)));
         }
         last = Some((segment.path.clone(), number, segment.end));
         let log = Log::new(&segment.path, Framing::Binary, segment.file, segment.synced, segment.end);
@@ -207,7 +273,7 @@ pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> 
 /// # Errors
 /// [`Error::Corrupt`] when the end that is missing was synced.
 fn breach(segment: &Segment, last: &Segment) -> Result<Option<String>> {
-    let link = segment.link;
+    let link = segment.link.unwrap_or_default();
     if link.before == last.number && link.end == last.end {
         return Ok(None);
     }
@@ -232,14 +298,14 @@ fn refuse_synced(segment: &Segment, last: Option<&Segment>) -> Result<()> {
     Ok(())
 }
 
-/// Where the writes of a segment begin: everything before is synced when it is created.
+/// Where the writes of a segment begin.
 fn segment_start() -> u64 {
     let mut link = Vec::new();
     Framing::Binary.encode(&mut link, b'L', &Link::default().encode(), 0, None);
     (Header::Wal.line().len() + link.len()) as u64
 }
 
-/// Reads a segment into a memtable of so many bytes. Its first record was synced before it got its name.
+/// Reads a segment into a memtable of so many bytes. Its header was synced before it got its name.
 fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize, mode: Mode) -> Result<Segment> {
     let file = fs.open(&path).map_err(|e| Error::io("open", &path, e))?;
     if identify(&*file, &path)? != Some(Header::Wal) {
@@ -267,10 +333,7 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize, mode: Mode) -> Res
         }
         Ok(())
     })?;
-    let Some(link) = link else {
-        return Err(Error::corrupt(&path, start, "its first record is damaged"));
-    };
-    let synced = found.synced.max(segment_start());
-    let max_seq = max_seq.max(link.first_seq.saturating_sub(1));
+    let synced = found.synced.max(start);
+    let max_seq = max_seq.max(link.map_or(0, |link: Link| link.first_seq.saturating_sub(1)));
     Ok(Segment { path, file, number, link, table, max_seq, end: found.end, synced, cut: found.cut, dropped: found.dropped })
 }

@@ -1,6 +1,6 @@
 //! What the LSM store promises, one test each. Names in brackets are Badger's tests of the same behaviour.
 
-use engine::fs::{CallKind, FailingFs, Fault, File, Fs, Lock, LockOutcome, MemFs, Plan, RealFs};
+use engine::fs::{CallKind, FailingFs, Fault, File, Fs, Lock, LockOutcome, MemFs, Plan, RealFs, TraceFs};
 use engine::lsm::{Batch, Clock, Options, Store, Transaction};
 use engine::{Durability, Error, SyncPolicy};
 use std::collections::BTreeMap;
@@ -906,4 +906,122 @@ fn a_log_has_its_length_from_the_start_and_gives_it_back() {
     again.close().unwrap();
     assert!(len(&fs) < 300, "{}", len(&fs));
     assert_eq!(all(&open(&fs)).len(), 2);
+}
+
+/// A store whose second segment was made in advance, and holds one write that was never synced.
+fn in_a_spare() -> (MemFs, Vec<PathBuf>, u32) {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let mut n = 0;
+    let put = |n: u32| store.put(&key(n), &[b'v'; 100]).unwrap();
+    while store.stats().memtable_bytes < 2_500 {
+        put(n);
+        n += 1;
+    }
+    assert_eq!(files(&fs, "wal").len(), 1);
+    while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+    assert_eq!(files(&fs, "wal").len(), 2, "made in advance");
+    while store.stats().memtables < 2 {
+        put(n);
+        n += 1;
+    }
+    let image = fs.image();
+    assert_eq!(files(&fs, "wal").len(), 2, "and used");
+    let fs = MemFs::from_image(&image);
+    let names = files(&fs, "wal");
+    (fs, names, n)
+}
+
+#[test]
+fn the_next_segment_is_made_in_advance_without_a_sync_at_the_turn() {
+    let fs = MemFs::new();
+    let trace = TraceFs::over(&fs);
+    let store = Store::open(DIR, Options { fs: Arc::new(trace.clone()), ..options(&fs) }).unwrap();
+    let mut n = 0;
+    while store.stats().memtable_bytes < 3_000 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+    }
+    while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+    let seen = trace.recorder().entries().len();
+    while store.stats().memtables < 2 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+    }
+    assert_eq!(trace.recorder().syncs_since(seen).0, 0, "nobody waits for the device");
+    store.close().unwrap();
+    assert_eq!(all(&open(&fs)).len(), n as usize);
+}
+
+#[test]
+fn a_spare_segment_is_found_and_left_out() {
+    let (fs, names, n) = in_a_spare();
+    let store = open(&fs);
+    assert_eq!((store.stats().cut, all(&store).len()), (None, n as usize));
+    drop(store);
+    // Made and never begun.
+    let (fs, _, n) = in_a_spare();
+    let room = fs.image()[&names[1]].len();
+    alter(&fs, &names[1], |bytes| {
+        bytes.truncate(6);
+        bytes.resize(room, 0);
+    });
+    let store = open(&fs);
+    assert_eq!((store.stats().cut, all(&store).len()), (None, n as usize - 1));
+    assert_eq!(files(&fs, "wal").len(), 1, "it is removed");
+    store.put(&key(n + 9), b"later").unwrap();
+    drop(store);
+    assert_eq!(all(&open(&fs)).len(), n as usize);
+}
+
+#[test]
+fn a_segment_whose_link_is_lost_was_never_promised() {
+    let (fs, names, n) = in_a_spare();
+    // The link is gone, a write behind it survives.
+    alter(&fs, &names[1], |bytes| bytes[6..40].fill(0));
+    let store = open(&fs);
+    assert_eq!(all(&store).len(), n as usize - 1);
+    assert_eq!(store.stats().cut.unwrap().0, names[1]);
+    drop(store);
+    // The same, and the manifest names no other: the first segment was flushed.
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let mut n = 0;
+    while store.stats().flushes == 0 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+        store.maintain(std::time::Duration::ZERO).unwrap();
+    }
+    let image = fs.image();
+    drop(store);
+    for torn in [false, true] {
+        let fs = MemFs::from_image(&image);
+        let names = files(&fs, "wal");
+        let end = if torn { 40 } else { fs.image()[&names[0]].len() };
+        alter(&fs, &names[0], |bytes| bytes[6..end].fill(0));
+        let store = open(&fs);
+        let left = all(&store).len();
+        assert!(left > 10 && left < n as usize, "{left} of {n}");
+        store.put_at(b"later", b"1", Durability::Sync).unwrap();
+        drop(store);
+        assert_eq!(all(&open(&fs)).len(), left + 1);
+    }
+}
+
+#[test]
+fn damage_to_the_link_of_a_synced_segment_is_refused() {
+    let (fs, names, _) = in_a_spare();
+    let store = open(&fs);
+    store.put_at(b"x", b"1", Durability::Sync).unwrap();
+    store.put_at(b"y", b"1", Durability::Sync).unwrap();
+    let image = fs.image();
+    drop(store);
+    for at in 0..40 {
+        let fs = MemFs::from_image(&image);
+        alter(&fs, &names[1], |bytes| bytes[at] ^= 1);
+        match Store::open(DIR, options(&fs)) {
+            Err(Error::Corrupt { .. } | Error::Format { .. }) => {}
+            other => panic!("byte {at}: {:?}", other.map(|store| all(&store).len())),
+        }
+    }
 }
