@@ -49,6 +49,9 @@ pub(super) struct Core {
     pacing: Mutex<()>,
     writer: Mutex<Writer>,
     view: ArcSwap<View>,
+    /// What readers saw before, until nobody does: to free a memtable or remove a file takes milliseconds, and
+    /// whoever reads must not be the last to let go.
+    past: Mutex<Vec<Arc<View>>>,
     visible: AtomicU64,
     /// Sequence numbers of open snapshots and how many have each.
     snapshots: Mutex<BTreeMap<u64, usize>>,
@@ -142,6 +145,7 @@ impl Core {
             dir: dir.to_owned(),
             writer: Mutex::new(Writer { memory: active, next_seq: recovered.max_seq + 1 }),
             view: ArcSwap::from_pointee(view),
+            past: Mutex::default(),
             visible: AtomicU64::new(recovered.max_seq),
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
@@ -423,12 +427,19 @@ impl Core {
         Ok(now + interval)
     }
 
+    /// Lets go of what readers saw before and nobody sees any more.
+    fn forget(&self) {
+        let gone: Vec<_> = lock(&self.past).extract_if(.., |view| Arc::strong_count(view) == 1).collect();
+        drop(gone);
+    }
+
     /// One step of what is due: a flush, a compaction or a collection. Whether there was any.
     pub(super) fn step(&self) -> Result<bool> {
         self.check()?;
         let flush = |prepared| if prepared { Ok(true) } else { self.flush_one() };
         let compact = |flushed| if flushed { Ok(true) } else { self.compact_one(pick::pick) };
         let done = self.prepare_segment().and_then(flush).and_then(compact);
+        self.forget();
         done.map_err(|e| self.settle_background(e))
     }
 
@@ -538,10 +549,11 @@ impl Core {
         let before = Arc::clone(&self.view.load().version);
         let version = Arc::new(Version::new(manifest.levels.clone(), Some(&before), &self.fs, &self.dir, &self.caches));
         version.retire(&before);
-        self.view.rcu(|view| {
+        let past = self.view.rcu(|view| {
             let immutable = view.immutable.iter().filter(|m| Some(m.number) != flushed).cloned().collect();
             View { active: Arc::clone(&view.active), immutable, version: Arc::clone(&version) }
         });
+        lock(&self.past).push(past);
         drop(manifest);
         self.bell.ring();
         Ok(())
@@ -600,6 +612,7 @@ impl Core {
                 self.bell.wait(seen, PATIENCE);
             }
         }
+        self.forget();
         Ok(())
     }
 
@@ -633,6 +646,8 @@ impl Core {
             self.recent.note_all(seq);
             self.visible.store(seq, Ordering::Release);
         }
+        drop(version);
+        self.forget();
         done.map_err(|e| self.settle_background(e))
     }
 
@@ -679,6 +694,7 @@ impl Core {
             self.check()?;
             let seen = self.bell.count();
             let done = self.compact_one(pick::everything).map_err(|e| self.settle_background(e))?;
+            self.forget();
             if done || self.view.load().version.levels.all().next().is_none() {
                 return Ok(());
             }
@@ -730,6 +746,7 @@ impl Core {
     /// next gives away the same file numbers.
     pub(super) fn close(&self) -> Result<()> {
         let outcome = self.finish();
+        self.forget();
         self.poison.get_or_init(|| Error::Closed { path: self.dir.clone() });
         drop(lock(&self.lock).take());
         outcome
