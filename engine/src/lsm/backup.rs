@@ -11,9 +11,9 @@
 //! backup on; the manifest says up to where deletes were dropped.
 
 use super::cursor::{Cursor, Direction};
-use super::entry::{Changes, sized, unpack};
+use super::entry::{Changes, sized};
 use super::store::Core;
-use super::view::View;
+use super::view::{View, end_of};
 use crate::codec::{push_varint, read_varint};
 use crate::error::{Error, Result};
 use crate::log::{Framing, Parsed};
@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 const HEADER: &[u8] = b"lsm-backup 1\n";
-/// Bytes of changes that are written together when a backup is loaded.
+/// Bytes that are written together: of a backup to its stream, and of what is taken in to the store.
 const GATHER: usize = 1 << 20;
 
 /// What a backup holds.
@@ -91,7 +91,7 @@ pub(super) fn each_change(core: &Core, view: &View, since: u64, through: u64, sh
             if tag.seq() > since {
                 match view.value_of(&core.dir, key, tag, stored, now)? {
                     None => show(key, None, None)?,
-                    Some(value) => show(key, unpack(tag, stored).and_then(|(end, _)| end), Some(&value))?,
+                    Some(value) => show(key, end_of(tag, stored), Some(&value))?,
                 }
             }
         }
@@ -127,19 +127,18 @@ pub(super) fn load(core: &Core, input: &mut dyn Read, level: Durability) -> Resu
         return Err(Error::Format { file: stream().to_owned(), found });
     }
     reader.skip(HEADER.len());
-    let (mut changes, mut held, mut records) = (Changes::default(), 0, 0);
+    let (mut intake, mut records) = (Intake::new(core, level), 0);
     loop {
         let offset = reader.offset;
         let wrong = |what: &str| corrupt(offset, what);
         let (kind, body) = reader.next()?.ok_or_else(|| wrong("it ends without its last record"))?;
-        held += body.len();
         match kind {
             b'S' => {
                 let (expires, at) = read_varint(&body).ok_or_else(|| wrong("a value without a key"))?;
                 let (key, value) = sized(&body[at..]).ok_or_else(|| wrong("a value without a key"))?;
-                changes.put(key, value, (expires > 0).then_some(expires));
+                intake.change(body.len(), |changes| changes.put(key, value, (expires > 0).then_some(expires)))?;
             }
-            b'D' => changes.delete(&body),
+            b'D' => intake.change(body.len(), |changes| changes.delete(&body))?,
             b'E' => {
                 let mut numbers = body.chunks_exact(8).filter_map(|c| c.first_chunk().map(|b| u64::from_le_bytes(*b)));
                 let mut number = || numbers.next().ok_or_else(|| wrong("a last record that makes no sense"));
@@ -147,16 +146,43 @@ pub(super) fn load(core: &Core, input: &mut dyn Read, level: Durability) -> Resu
                 if backup.records != records {
                     return Err(wrong("it has lost some of its records"));
                 }
-                core.write(&mut changes, level, &mut || Ok(()))?;
+                intake.end()?;
                 return Ok(backup);
             }
             _ => return Err(wrong("a record that does not belong here")),
         }
         records += 1;
-        if held >= GATHER {
-            core.write(&mut std::mem::take(&mut changes), level, &mut || Ok(()))?;
-            held = 0;
-        }
+    }
+}
+
+/// Changes that come in a long row and are written a mebibyte at a time.
+pub(super) struct Intake<'a> {
+    core: &'a Core,
+    level: Durability,
+    changes: Changes,
+    held: usize,
+}
+
+impl<'a> Intake<'a> {
+    pub(super) fn new(core: &'a Core, level: Durability) -> Self {
+        Self { core, level, changes: Changes::default(), held: 0 }
+    }
+
+    /// Takes a change of about so many bytes.
+    pub(super) fn change(&mut self, bytes: usize, make: impl FnOnce(&mut Changes)) -> Result<()> {
+        make(&mut self.changes);
+        self.held += bytes;
+        if self.held >= GATHER { self.write() } else { Ok(()) }
+    }
+
+    /// Writes what is left. Even nothing settles what was acknowledged before.
+    pub(super) fn end(mut self) -> Result<()> {
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.held = 0;
+        self.core.write(&mut std::mem::take(&mut self.changes), self.level, &mut || Ok(()))
     }
 }
 

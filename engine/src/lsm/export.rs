@@ -6,8 +6,7 @@
 //! Protobuf:   message Entry { bytes key = 1; bytes value = 2; optional uint64 end = 3; }, each behind its length as varint
 //! ```
 
-use super::backup::each_change;
-use super::entry::Changes;
+use super::backup::{Intake, each_change};
 use super::handle::check_key;
 use super::store::Core;
 use crate::error::{Error, Result};
@@ -28,9 +27,6 @@ pub enum Format {
     /// Length-delimited Protocol Buffers.
     Protobuf,
 }
-
-/// Bytes of changes that are written together when an export is imported.
-const GATHER: usize = 1 << 20;
 
 #[derive(Clone, PartialEq, Message)]
 struct Entry {
@@ -105,7 +101,7 @@ fn line_of(entry: Entry) -> Vec<u8> {
 /// Puts every entry of an export into the store, a mebibyte at a time; how many there were.
 pub(super) fn read(core: &Core, input: &mut dyn Read, format: Format, level: Durability) -> Result<u64> {
     let mut input = BufReader::new(input);
-    let (mut changes, mut held, mut count) = (Changes::default(), 0, 0);
+    let (mut intake, mut count) = (Intake::new(core, level), 0);
     loop {
         let entry = match format {
             Format::JsonLines => next_line(&mut input, count)?,
@@ -113,15 +109,10 @@ pub(super) fn read(core: &Core, input: &mut dyn Read, format: Format, level: Dur
         };
         let Some(Entry { key, value, end }) = entry else { break };
         check_key(&key)?;
-        changes.put(&key, &value, end);
-        held += key.len() + value.len();
+        intake.change(key.len() + value.len(), |changes| changes.put(&key, &value, end))?;
         count += 1;
-        if held >= GATHER {
-            core.write(&mut std::mem::take(&mut changes), level, &mut || Ok(()))?;
-            held = 0;
-        }
     }
-    core.write(&mut changes, level, &mut || Ok(()))?;
+    intake.end()?;
     Ok(count)
 }
 

@@ -5,21 +5,22 @@
 //! all that is found is shown, and nothing of it is certain: a deleted key may be back.
 
 use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
-use super::entry::{Kind, Tag, unpack};
+use super::entry::Tag;
 use super::manifest::Manifest;
 use super::names::{Names, missing};
 use super::options::Options;
 use super::sstable::{self, Caches, Lost, Table, TableCursor};
-use super::value_log::{self, Pointer, ValueFile};
+use super::store::lock;
+use super::value_log::{self, ValueFile};
 use super::version::{Levels, TableMeta};
-use super::view::nonsense;
+use super::view::{end_of, value_of};
 use super::wal::{self, Memory};
 use crate::error::{Error, Result};
-use crate::fs::Lock;
+use crate::fs::{Fs, Lock};
 use crate::log::take_lock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A damaged store, open for reading. Holds the store's lock.
 #[derive(Debug)]
@@ -51,13 +52,8 @@ pub struct Loss {
 
 impl Loss {
     fn of(e: Error, keys: Option<(Vec<u8>, Vec<u8>)>, through: u64) -> Result<Self> {
-        match e {
-            Error::Corrupt { file, offset, what, .. } => Ok(Self { file, offset, what, keys, through }),
-            Error::Format { file, found } => {
-                Ok(Self { file, offset: 0, what: format!("it starts with {found:?}"), keys, through })
-            }
-            e => Err(e),
-        }
+        let (file, offset, what) = wal::gap_of(e)?;
+        Ok(Self { file, offset, what, keys, through })
     }
 
     fn concerns(&self, key: &[u8], tag: Tag) -> bool {
@@ -88,7 +84,7 @@ impl Salvage {
         let dir = dir.as_ref();
         let fs = &options.fs;
         let names = Names::read(&**fs, dir)?;
-        let lock = take_lock(&**fs, &dir.join("lock"), dir)?;
+        let held = take_lock(&**fs, &dir.join("lock"), dir)?;
         let mut losses = Vec::new();
         let levels = match Manifest::peek(&**fs, dir) {
             Ok(levels) => Some(levels),
@@ -116,8 +112,7 @@ impl Salvage {
         }
         let mut values = BTreeMap::new();
         for &number in &names.values {
-            let path = dir.join(value_log::file_name(number));
-            let size = fs.open(&path).and_then(|file| file.len()).map_err(|e| Error::io("read", &path, e))?;
+            let size = length(&**fs, &dir.join(value_log::file_name(number)))?;
             values.insert(number, ValueFile::new(Arc::clone(fs), dir, number, size));
         }
         let oldest = levels.as_ref().map_or(0, |levels| levels.log);
@@ -126,7 +121,7 @@ impl Salvage {
         losses.extend(gaps.into_iter().map(|(file, offset, what)| Loss { file, offset, what, keys: None, through: u64::MAX }));
         let now = options.clock.now();
         let memories = memories.into_iter().map(Arc::new).collect();
-        let mut salvage = Self { tables, values, dir: dir.to_owned(), memories, now, losses, entries: 0, _lock: lock };
+        let mut salvage = Self { tables, values, dir: dir.to_owned(), memories, now, losses, entries: 0, _lock: held };
         // Which losses there are is known only when everything was read.
         let found = Arc::new(Mutex::new(Vec::new()));
         let mut pass = salvage.pass(&found)?;
@@ -135,7 +130,7 @@ impl Salvage {
             entries += 1;
         }
         drop(pass);
-        salvage.losses.append(&mut found.lock().unwrap_or_else(PoisonError::into_inner));
+        salvage.losses.append(&mut lock(&found));
         salvage.entries = entries;
         Ok(salvage)
     }
@@ -179,7 +174,7 @@ impl Salvage {
         for table in &self.tables {
             let (losses, through) = (Arc::clone(losses), table.meta.max_seq);
             let lost: Lost = Box::new(move |e, keys| {
-                losses.lock().unwrap_or_else(PoisonError::into_inner).push(Loss::of(e, Some(keys), through)?);
+                lock(&losses).push(Loss::of(e, Some(keys), through)?);
                 Ok(())
             });
             sources.push(Box::new(TableCursor::salvaging(Arc::clone(table), lost)));
@@ -220,7 +215,7 @@ impl Pass<'_> {
                     // The version before it may still be there.
                     Err(e) => {
                         let loss = Loss::of(e, Some((key.to_vec(), key.to_vec())), tag.seq())?;
-                        self.losses.lock().unwrap_or_else(PoisonError::into_inner).push(loss);
+                        lock(&self.losses).push(loss);
                     }
                 }
             }
@@ -233,30 +228,27 @@ impl Pass<'_> {
 
     /// The value of a version and when it ends; `None` for one that has none.
     fn value(&self, key: &[u8], tag: Tag, stored: &[u8]) -> Result<Option<(Vec<u8>, Option<u64>)>> {
-        let nonsense = || nonsense(&self.salvage.dir, key);
-        let (end, value) = unpack(tag, stored).ok_or_else(nonsense)?;
-        if tag.kind() == Kind::Delete || end.is_some_and(|at| at <= self.salvage.now) {
-            return Ok(None);
-        }
-        if tag.kind() != Kind::Pointer {
-            return Ok(Some((value.to_vec(), end)));
-        }
-        let pointer = Pointer::read(value).ok_or_else(nonsense)?;
-        let missing = || missing(&self.salvage.dir, &value_log::file_name(pointer.file));
-        let file = self.salvage.values.get(&pointer.file).ok_or_else(missing)?;
-        Ok(Some((file.read(pointer, key, tag)?, end)))
+        let dir = &self.salvage.dir;
+        let value = value_of(dir, key, tag, stored, self.salvage.now, |pointer| {
+            let missing = || missing(dir, &value_log::file_name(pointer.file));
+            self.salvage.values.get(&pointer.file).ok_or_else(missing)?.read(pointer, key, tag)
+        })?;
+        Ok(value.map(|value| (value.into_owned(), end_of(tag, stored))))
     }
 }
 
 /// The tables that make up the store; without a manifest, all that are there.
-fn metas(fs: &Arc<dyn crate::fs::Fs>, dir: &Path, names: &Names, levels: Option<&Levels>) -> Result<Vec<TableMeta>> {
+fn metas(fs: &Arc<dyn Fs>, dir: &Path, names: &Names, levels: Option<&Levels>) -> Result<Vec<TableMeta>> {
     if let Some(levels) = levels {
         return Ok(levels.all().map(|meta| (**meta).clone()).collect());
     }
     let found = names.tables.iter().map(|&number| {
-        let path = sstable::path(dir, number);
-        let size = fs.open(&path).and_then(|file| file.len()).map_err(|e| Error::io("read", &path, e))?;
+        let size = length(&**fs, &sstable::path(dir, number))?;
         Ok(TableMeta { number, size, max_seq: u64::MAX, ..TableMeta::default() })
     });
     found.collect()
+}
+
+fn length(fs: &dyn Fs, path: &Path) -> Result<u64> {
+    fs.open(path).and_then(|file| file.len()).map_err(|e| Error::io("read", path, e))
 }

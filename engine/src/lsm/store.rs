@@ -21,7 +21,7 @@ use super::wal::{self, Memory, Spare};
 use crate::background::{self, Bell, Workers};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
-use crate::log::{Cut, take_lock};
+use crate::log::{Cut, remove_leftover, take_lock};
 use crate::sync_policy::{Durability, SyncPolicy};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct Core {
     pub(super) dir: PathBuf,
     pub(super) options: Options,
-    pub(super) fs: Arc<dyn Fs>,
     pub(super) caches: Arc<Caches>,
     sync: ArcSwap<SyncPolicy>,
     /// Bytes a second that compactions may write; 0 for no limit.
@@ -168,7 +167,6 @@ impl Core {
             sync: ArcSwap::from_pointee(options.sync),
             compaction_rate: AtomicU64::new(options.compaction_rate),
             pacing: Mutex::default(),
-            fs,
             caches,
             options,
         }))
@@ -286,7 +284,7 @@ impl Core {
         let spare = lock(&self.spare).take().filter(|spare| spare.number > writer.memory.number);
         let begun = match &spare {
             Some(spare) => wal::begin_in(spare, &self.dir, writer.next_seq, &writer.memory, size),
-            None => wal::begin(&*self.fs, &self.dir, self.number(), writer.next_seq, Some(&writer.memory), size),
+            None => wal::begin(&*self.options.fs, &self.dir, self.number(), writer.next_seq, Some(&writer.memory), size),
         };
         let fresh = match begun {
             Ok(fresh) => Arc::new(fresh),
@@ -318,7 +316,7 @@ impl Core {
         if !half || lock(&self.spare).is_some() {
             return Ok(false);
         }
-        match wal::prepare(&*self.fs, &self.dir, self.number(), self.options.memtable_size) {
+        match wal::prepare(&*self.options.fs, &self.dir, self.number(), self.options.memtable_size) {
             Ok(spare) => {
                 *lock(&self.spare) = Some(spare);
                 Ok(true)
@@ -452,17 +450,7 @@ impl Core {
         let mut source = Merge::new(vec![Box::new(MemtableCursor::new(Arc::clone(memory)))], Direction::Forward);
         source.place(|cursor| cursor.first())?;
         let seen = self.boundaries();
-        let collect = BTreeSet::new();
-        let rules = Rules {
-            seen: &seen,
-            keeps: &|_| true,
-            is_last: &|_| false,
-            backup: 0,
-            now: self.options.clock.now(),
-            collect: &collect,
-            table_size: u64::MAX,
-            read: &|_, _, _| Ok(Vec::new()),
-        };
+        let rules = Rules::all_of(&seen, self.options.clock.now());
         let written = self.build(&mut source, &rules, &|_| ())?;
         self.counts.flushed.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let add = written.tables.into_iter().map(|table| (0, table)).collect();
@@ -475,7 +463,7 @@ impl Core {
         }
         self.counts.flushes.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(wal::file_name(memory.number));
-        self.fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+        self.options.fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
         Ok(true)
     }
 
@@ -527,7 +515,7 @@ impl Core {
 
     fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>, pace: &dyn Fn(u64)) -> Result<Written> {
         let place = Place {
-            fs: &*self.fs,
+            fs: &*self.options.fs,
             dir: &self.dir,
             options: &self.options,
             number: &|| self.number(),
@@ -545,9 +533,9 @@ impl Core {
         // Value log files that no table points to any more go with the edit that takes the last pointer.
         let after = manifest.levels.apply(&edit).map_err(|why| edit_refused(&self.dir, why))?;
         edit.remove_values = after.live_values().into_iter().filter(|(_, live)| *live == 0).map(|(number, _)| number).collect();
-        manifest.apply(&*self.fs, &edit, self.options.manifest_size)?;
+        manifest.apply(&*self.options.fs, &edit, self.options.manifest_size)?;
         let before = Arc::clone(&self.view.load().version);
-        let version = Arc::new(Version::new(manifest.levels.clone(), Some(&before), &self.fs, &self.dir, &self.caches));
+        let version = Arc::new(Version::new(manifest.levels.clone(), Some(&before), &self.options.fs, &self.dir, &self.caches));
         version.retire(&before);
         let past = self.view.rcu(|view| {
             let immutable = view.immutable.iter().filter(|m| Some(m.number) != flushed).cloned().collect();
@@ -654,17 +642,8 @@ impl Core {
     fn install_without(&self, prefix: &[u8], version: &Version, seq: u64) -> Result<()> {
         let mut edit = Edit { dropped: Some(seq), ..Edit::default() };
         let seen = self.boundaries();
-        let collect = BTreeSet::new();
-        let rules = Rules {
-            seen: &seen,
-            keeps: &|key| !key.starts_with(prefix),
-            is_last: &|_| false,
-            backup: 0,
-            now: self.options.clock.now(),
-            collect: &collect,
-            table_size: u64::MAX,
-            read: &|_, _, _| Ok(Vec::new()),
-        };
+        let keeps = |key: &[u8]| !key.starts_with(prefix);
+        let rules = Rules { keeps: &keeps, ..Rules::all_of(&seen, self.options.clock.now()) };
         for (level, tables) in version.tables.iter().enumerate() {
             for table in tables {
                 let inside = |key: &[u8]| key.starts_with(prefix);
@@ -765,7 +744,7 @@ impl Core {
         memory.log.close()?;
         memory.log.trim()?;
         if let Some(spare) = lock(&self.spare).take() {
-            crate::log::remove_leftover(&*self.fs, &self.dir.join(wal::file_name(spare.number)))?;
+            remove_leftover(&*self.options.fs, &self.dir.join(wal::file_name(spare.number)))?;
         }
         lock(&self.manifest).close()
     }

@@ -49,16 +49,7 @@ impl View {
         stored: &'s [u8],
         now: u64,
     ) -> Result<Option<Cow<'s, [u8]>>> {
-        let (expires, value) = unpack(tag, stored).ok_or_else(|| nonsense(dir, key))?;
-        match tag.kind() {
-            Kind::Delete => Ok(None),
-            _ if expires.is_some_and(|at| at <= now) => Ok(None),
-            Kind::Value => Ok(Some(Cow::Borrowed(value))),
-            Kind::Pointer => {
-                let pointer = Pointer::read(value).ok_or_else(|| nonsense(dir, key))?;
-                self.version.value(dir, pointer, key, tag).map(|value| Some(Cow::Owned(value)))
-            }
-        }
+        value_of(dir, key, tag, stored, now, |pointer| self.version.value(dir, pointer, key, tag))
     }
 
     /// All versions in order; those up to `since` may be left out.
@@ -69,6 +60,26 @@ impl View {
     }
 }
 
-pub(super) fn nonsense(dir: &Path, key: &[u8]) -> Error {
-    Error::corrupt(dir, 0, format!("the value of key {:?} makes no sense", String::from_utf8_lossy(key)))
+/// The value of a version at a time; `None` for one that is deleted or has ended. `read` fetches what lies elsewhere.
+pub(super) fn value_of<'s>(
+    dir: &Path,
+    key: &[u8],
+    tag: Tag,
+    stored: &'s [u8],
+    now: u64,
+    read: impl FnOnce(Pointer) -> Result<Vec<u8>>,
+) -> Result<Option<Cow<'s, [u8]>>> {
+    let nonsense = || Error::corrupt(dir, 0, format!("the value of key {:?} makes no sense", String::from_utf8_lossy(key)));
+    let (end, value) = unpack(tag, stored).ok_or_else(nonsense)?;
+    match tag.kind() {
+        Kind::Delete => Ok(None),
+        _ if end.is_some_and(|at| at <= now) => Ok(None),
+        Kind::Value => Ok(Some(Cow::Borrowed(value))),
+        Kind::Pointer => read(Pointer::read(value).ok_or_else(nonsense)?).map(|value| Some(Cow::Owned(value))),
+    }
+}
+
+/// The Unix time in seconds at which a version ends.
+pub(super) fn end_of(tag: Tag, stored: &[u8]) -> Option<u64> {
+    unpack(tag, stored).and_then(|(end, _)| end)
 }

@@ -43,6 +43,19 @@ struct Link {
 }
 
 impl Link {
+    /// The link of a segment behind another whose writes are all in the kernel; behind none, of the first.
+    fn behind(before: Option<&Memory>, first_seq: u64) -> Self {
+        let none = Self { first_seq, ..Self::default() };
+        before.map_or(none, |b| Self { before: b.number, end: b.log.stats().len, synced: b.log.synced_through(), ..none })
+    }
+
+    /// The record, as it stands behind the header.
+    fn record(self) -> Vec<u8> {
+        let (mut record, body) = (Vec::new(), self.encode());
+        Framing::Binary.encode(&mut record, b'L', &body, Framing::checksum(b'L', &body), None);
+        record
+    }
+
     fn encode(self) -> Vec<u8> {
         [self.first_seq, self.before, self.end, self.synced].into_iter().flat_map(u64::to_le_bytes).collect()
     }
@@ -75,17 +88,8 @@ pub(super) fn begin(
     size: usize,
 ) -> Result<Memory> {
     let path = dir.join(file_name(number));
-    let link = Link {
-        first_seq,
-        before: before.map_or(0, |b| b.number),
-        end: before.map_or(0, |b| b.log.stats().len),
-        synced: before.map_or(0, |b| b.log.synced_through()),
-    };
-    let mut content = Vec::new();
-    let body = link.encode();
-    Framing::Binary.encode(&mut content, b'L', &body, Framing::checksum(b'L', &body), None);
-    let file = create_segment(fs, &path, Header::Wal, &content, size as u64)?;
-    let end = (Header::Wal.line().len() + content.len()) as u64;
+    let file = create_segment(fs, &path, Header::Wal, &Link::behind(before, first_seq).record(), size as u64)?;
+    let end = segment_start();
     Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, file, end, end), number })
 }
 
@@ -104,17 +108,14 @@ pub(super) fn prepare(fs: &dyn Fs, dir: &Path, number: u64, size: usize) -> Resu
 
 /// Begins a memtable of so many bytes in a segment that was made in advance. Its link is in the kernel.
 pub(super) fn begin_in(spare: &Spare, dir: &Path, first_seq: u64, before: &Memory, size: usize) -> Result<Memory> {
-    let link = Link { first_seq, before: before.number, end: before.log.stats().len, synced: before.log.synced_through() };
-    write_link(&spare.file, dir.join(file_name(spare.number)), spare.number, link, size)
+    write_link(&spare.file, dir.join(file_name(spare.number)), spare.number, Link::behind(Some(before), first_seq), size)
 }
 
 fn write_link(file: &Arc<dyn File>, path: PathBuf, number: u64, link: Link, size: usize) -> Result<Memory> {
     let start = Header::Wal.line().len() as u64;
-    let (mut record, body) = (Vec::new(), link.encode());
-    Framing::Binary.encode(&mut record, b'L', &body, Framing::checksum(b'L', &body), None);
-    write_all_at(&**file, &record, start).map_err(|e| Error::io("write to", &path, e))?;
-    let end = start + record.len() as u64;
-    Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, Arc::clone(file), start, end), number })
+    write_all_at(&**file, &link.record(), start).map_err(|e| Error::io("write to", &path, e))?;
+    let log = Log::new(&path, Framing::Binary, Arc::clone(file), start, segment_start());
+    Ok(Memory { table: Memtable::new(size), log, number })
 }
 
 /// What the segments held.
@@ -227,6 +228,15 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
 /// What cannot be read: file, offset, and what stands there.
 pub(super) type Gap = (PathBuf, u64, String);
 
+/// The gap that a refusal tells of; any other error stays one.
+pub(super) fn gap_of(e: Error) -> Result<Gap> {
+    match e {
+        Error::Corrupt { file, offset, what, .. } => Ok((file, offset, what)),
+        Error::Format { file, found } => Ok((file, 0, format!("it starts with {found:?}"))),
+        e => Err(e),
+    }
+}
+
 /// Reads what can be read of the segments with these numbers, changing nothing, and says what cannot.
 pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> Result<(Vec<Memory>, Vec<Gap>)> {
     let (mut memories, mut gaps): (Vec<Memory>, Vec<Gap>) = Default::default();
@@ -240,17 +250,11 @@ pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> 
         };
         let segment = match segment {
             Ok(segment) => segment,
-            Err(Error::Corrupt { file, offset, what, .. }) => {
-                gaps.push((file, offset, what));
+            Err(e) => {
+                gaps.push(gap_of(e)?);
                 last = None;
                 continue;
             }
-            Err(Error::Format { file, found }) => {
-                gaps.push((file, 0, format!("it starts with {found:?}")));
-                last = None;
-                continue;
-            }
-            Err(e) => return Err(e),
         };
         // A torn tail may have been whole once.
         gaps.extend(segment.dropped.iter().chain(&segment.cut).map(|d| (segment.path.clone(), d.offset, d.what.clone())));
@@ -300,9 +304,7 @@ fn refuse_synced(segment: &Segment, last: Option<&Segment>) -> Result<()> {
 
 /// Where the writes of a segment begin.
 fn segment_start() -> u64 {
-    let mut link = Vec::new();
-    Framing::Binary.encode(&mut link, b'L', &Link::default().encode(), 0, None);
-    (Header::Wal.line().len() + link.len()) as u64
+    (Header::Wal.line().len() + Link::default().record().len()) as u64
 }
 
 /// Reads a segment into a memtable of so many bytes. Its header was synced before it got its name.
