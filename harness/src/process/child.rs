@@ -7,7 +7,7 @@
 use super::probe::{Aim, ProbeFs};
 use crate::history::{History, Moment};
 use crate::measure::clock::Clock;
-use crate::subject::{Change, Contents, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
+use crate::subject::{Change, Contents, Ordered, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
 use crate::workload::Workload;
 use crate::workload::growth::{self, Recovery};
 use crate::workload::stream::{Action, Call};
@@ -140,9 +140,14 @@ pub fn die_with_parent() -> Result<(), SubjectError> {
     Ok(())
 }
 
+/// The interface of ordered bytes, for a workload that cannot do without.
+pub(super) fn ordered_of(session: &dyn Session) -> Result<&dyn Ordered, SubjectError> {
+    session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))
+}
+
 fn fill(registry: &Registry, task: &FillTask) -> Result<(), SubjectError> {
     let session = task.store.open(registry, Arc::new(RealFs))?;
-    let store = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+    let store = ordered_of(&*session)?;
     growth::fill(&task.spec, task.records, store, task.store.level(), task.seed)?;
     // No destructor runs, as under SIGKILL.
     std::process::abort()

@@ -1,6 +1,6 @@
 //! One repetition of a benchmark: one process with one directory on the real disk.
 
-use super::child::{FillTask, StoreSpec, Task, perform};
+use super::child::{FillTask, StoreSpec, Task, ordered_of, perform};
 use super::supervisor::{Ended, start};
 use crate::measure::clock::Clock;
 use crate::measure::counters::{Calls, CountingFs};
@@ -108,23 +108,13 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
             let clock = Clock::start();
             let session = open()?;
             load::read_one(spec, &*session)?;
-            let one = PhaseSample {
-                name: "open-and-read-one".into(),
-                duration_ns: clock.now(),
-                operations: spec.records.max(1),
-                ..PhaseSample::default()
-            };
+            let one = PhaseSample::new("open-and-read-one", clock.now(), spec.records.max(1));
             phases.push(before.read(one));
             if spec.records == 0 {
                 let before = meter();
                 let clock = Clock::start();
                 let operations = load::read_many(spec, &*session)?;
-                phases.push(before.read(PhaseSample {
-                    name: "read-40000".into(),
-                    duration_ns: clock.now(),
-                    operations,
-                    ..PhaseSample::default()
-                }));
+                phases.push(before.read(PhaseSample::new("read-40000", clock.now(), operations)));
             }
             session
         }
@@ -135,7 +125,7 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
         let before = meter();
         let clock = Clock::start();
         if session.shrink()? {
-            let shrink = PhaseSample { name: "shrink".into(), duration_ns: clock.now(), operations: 1, ..PhaseSample::default() };
+            let shrink = PhaseSample::new("shrink", clock.now(), 1);
             phases.push(before.read(shrink));
         }
     }
@@ -163,7 +153,7 @@ fn db_bench<'f>(
             std::fs::create_dir_all(&task.store.dir)?;
             session = open()?;
         }
-        let store = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+        let store = ordered_of(&*session)?;
         let before = meter();
         let sample = before.read(db_bench::run(spec, name, store, task.store.level(), mix(seed, &[number as u64]))?);
         let again = phases.iter().filter(|p| p.name.split('-').next() == Some(name.text())).count();
@@ -195,11 +185,11 @@ fn recovery<'f>(
         }
         let (before, clock) = (meter(), Clock::start());
         let session = store.open(registry, Arc::new(before.fs.clone()))?;
-        let ordered = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+        let ordered = ordered_of(&*session)?;
         // Open is what answers.
         ordered.get(&crate::workload::db_bench::key(0), &mut |_| ())?;
         let duration_ns = clock.now();
-        let phase = PhaseSample { name: format!("open-{records}"), duration_ns, operations: 1, ..PhaseSample::default() };
+        let phase = PhaseSample::new(format!("open-{records}"), duration_ns, 1);
         phases.push(before.read(phase).with_space(space(&store.dir)));
         points.push(Point { bytes: records * (16 + spec.value_bytes), value: duration_ns as f64 / 1e9 });
         growth::check(records, ordered)?;
@@ -227,18 +217,12 @@ fn compaction<'f>(
         std::fs::create_dir_all(&store.dir)?;
         let before = meter();
         let session = store.open(registry, Arc::new(before.fs.clone()))?;
-        let ordered = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+        let ordered = ordered_of(&*session)?;
         let clock = Clock::start();
         let writes = growth::overwrite(spec, records, ordered, task.store.level(), seed)?;
         let duration_ns = clock.now();
         let tree = session.settle()?.ok_or(SubjectError::Unsupported("tree of tables"))?;
-        let phase = PhaseSample {
-            name: format!("overwrite-{records}"),
-            duration_ns,
-            operations: writes,
-            writes,
-            ..PhaseSample::default()
-        };
+        let phase = PhaseSample { writes, ..PhaseSample::new(format!("overwrite-{records}"), duration_ns, writes) };
         phases.push(before.read(phase).with_space(space(&store.dir)));
         session.close()?;
         std::fs::remove_dir_all(&store.dir)?;
@@ -273,7 +257,7 @@ fn ycsb<'f>(
     seed: u64,
 ) -> Result<Vec<PhaseSample>, SubjectError> {
     let session = open()?;
-    let store = session.ordered().ok_or(SubjectError::Unsupported("ordered keys of bytes"))?;
+    let store = ordered_of(&*session)?;
     let mut phases = ycsb::run(spec, store, task.store.level(), seed, &mut |phase| {
         let before = meter();
         Ok(before.read(phase()?).with_space(space(&task.store.dir)))
@@ -292,7 +276,7 @@ fn close_and_open<'f>(
     let close = timed("close", &meter(), || session.close())?.with_space(space(&task.store.dir));
     let (before, clock) = (meter(), Clock::start());
     let session = open()?;
-    let opened = PhaseSample { name: "open".to_owned(), duration_ns: clock.now(), operations: 1, ..PhaseSample::default() };
+    let opened = PhaseSample::new("open", clock.now(), 1);
     let opened = before.read(opened);
     session.close()?;
     Ok([close, opened])
@@ -354,7 +338,7 @@ fn keeps_files(registry: &Registry, task: &BenchTask) -> bool {
 fn timed(name: &str, before: &Meter<'_>, work: impl FnOnce() -> Result<(), SubjectError>) -> Result<PhaseSample, SubjectError> {
     let clock = Clock::start();
     work()?;
-    Ok(before.read(PhaseSample { name: name.to_owned(), duration_ns: clock.now(), operations: 1, ..PhaseSample::default() }))
+    Ok(before.read(PhaseSample::new(name, clock.now(), 1)))
 }
 
 fn write_out(task: &BenchTask, phases: Vec<PhaseSample>) -> Result<(), SubjectError> {
@@ -453,7 +437,7 @@ fn calls(
         }
         Ok::<_, SubjectError>(done)
     });
-    let mut phase = PhaseSample { name: name.to_owned(), duration_ns: clock.now(), ..PhaseSample::default() };
+    let mut phase = PhaseSample::new(name, clock.now(), 0);
     let mut all = Client::default();
     for client in results {
         let client = client?;

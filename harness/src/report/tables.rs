@@ -146,7 +146,7 @@ fn criteria(results: &Results) -> Section {
 pub(super) fn projected(unit: ProjectionUnit, value: f64) -> String {
     match unit {
         ProjectionUnit::Seconds => words::ns(value * 1e9),
-        ProjectionUnit::Ratio => format!("{value:.2} ×"),
+        ProjectionUnit::Ratio => words::ratio(value),
     }
 }
 

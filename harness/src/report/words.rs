@@ -202,7 +202,7 @@ pub fn metric(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Rate => rate(value),
         Metric::ServiceP99Ms | Metric::ResponseP99Ms => ms(value),
-        Metric::SpaceRatio => format!("{value:.2} ×"),
+        Metric::SpaceRatio => ratio(value),
         Metric::PeakMib => bytes(value * f64::from(1 << 20)),
         Metric::Seconds => ns(value * 1e9),
         Metric::Projected => figure(value),

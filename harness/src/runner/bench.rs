@@ -1,7 +1,7 @@
 //! `bench` cells: what the repetitions of a cell say together, and whether that is what the scenario demands.
 
 use crate::measure::histogram::{Latencies, median};
-use crate::result::{Bench, Counters, Criterion, Metric, OpStats, Phase, Point, Projection, Space};
+use crate::result::{Bench, Counters, Criterion, Metric, OpStats, Phase, Projection, Space};
 use crate::scenario::CriterionPlan;
 use crate::workload::growth;
 use crate::workload::outcome::{PhaseSample, Repetition};
@@ -48,18 +48,11 @@ pub fn judge(bench: &Bench, criteria: &[CriterionPlan], live_bytes: Option<u64>)
     judged.collect()
 }
 
-/// The projections of all repetitions: every measured point; what was expected anew where it follows from them.
+/// The projections of all repetitions, each as one.
 fn merge_projections(repetitions: &[Repetition]) -> Vec<Projection> {
     let first = repetitions.first().map_or(&[][..], |r| &r.projections[..]);
-    let merged = first.iter().map(|projection| {
-        let same = repetitions.iter().flat_map(|r| &r.projections).filter(|p| p.name == projection.name);
-        let measured: Vec<Point> = same.flat_map(|p| p.measured.clone()).collect();
-        match projection.predicted.last() {
-            Some(last) if projection.name == "opening" => growth::opening(measured, last.bytes),
-            _ => Projection { measured, ..projection.clone() },
-        }
-    });
-    merged.collect()
+    let of = |name: &str| repetitions.iter().flat_map(|r| &r.projections).filter(|p| p.name == name).collect::<Vec<_>>();
+    first.iter().filter_map(|projection| growth::merge(&of(&projection.name))).collect()
 }
 
 fn projected(projection: &Projection, metric: Metric) -> Option<f64> {
@@ -137,7 +130,7 @@ fn merge_phase(samples: &[&PhaseSample]) -> Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Percentiles;
+    use crate::result::{Percentiles, Point};
 
     fn bench() -> Bench {
         let p99 = |ms: u64| Percentiles { p99: Some(ms * 1_000_000), ..Percentiles::default() };

@@ -240,8 +240,8 @@ impl Session for LsmSession {
         let mut before = None;
         loop {
             let stats = self.store.stats();
-            let now = (stats.flushes, stats.compactions, stats.compacted, stats.pending == 0);
-            if before == Some(now) && stats.levels[0].tables < Options::default().level0_tables as u64 {
+            let now = (stats.flushes, stats.compactions);
+            if stats.pending == 0 && before == Some(now) {
                 return Ok(Some(Tree {
                     write_amplification: stats.write_amplification(),
                     versions: stats.levels.iter().map(|level| level.entries).sum(),

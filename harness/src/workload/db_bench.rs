@@ -189,14 +189,8 @@ pub fn run(spec: &DbBench, name: Name, store: &dyn Ordered, level: Durability, s
         all.writes += done.writes;
         all.service.merge(&done.service);
     }
-    let phase = PhaseSample {
-        name: name.text().to_owned(),
-        duration_ns: clock.now(),
-        operations: all.operations,
-        writes: all.writes,
-        calls: all.operations,
-        ..PhaseSample::default()
-    };
+    let phase = PhaseSample::new(name.text(), clock.now(), all.operations);
+    let phase = PhaseSample { writes: all.writes, calls: all.operations, ..phase };
     Ok(phase.with_op(name.text(), &all.service, None, 0))
 }
 

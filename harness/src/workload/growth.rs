@@ -126,10 +126,13 @@ pub fn line(measured: &[Point], to: u64) -> Vec<Point> {
     sizes(from, to).into_iter().map(|bytes| Point { bytes, value: y + slope * (bytes as f64 - x) }).collect()
 }
 
+/// Name of the projection of opening.
+const OPENING: &str = "opening";
+
 /// What is projected of opening.
 pub fn opening(measured: Vec<Point>, to: u64) -> Projection {
     Projection {
-        name: "opening".to_owned(),
+        name: OPENING.to_owned(),
         title: "Time to open after the process was killed".to_owned(),
         unit: ProjectionUnit::Seconds,
         predicted: line(&measured, to),
@@ -138,6 +141,16 @@ pub fn opening(measured: Vec<Point>, to: u64) -> Projection {
                   with the data, and reads the manifest and the names of the directory, which grow with the number of tables; that \
                   this goes on in a straight line beyond the largest store measured is an assumption."
             .to_owned(),
+    }
+}
+
+/// One projection of several repetitions: every point that was measured, and the line fitted anew where there is one.
+pub fn merge(same: &[&Projection]) -> Option<Projection> {
+    let first = *same.first()?;
+    let measured: Vec<Point> = same.iter().flat_map(|p| p.measured.clone()).collect();
+    match first.predicted.last() {
+        Some(last) if first.name == OPENING => Some(opening(measured, last.bytes)),
+        _ => Some(Projection { measured, ..first.clone() }),
     }
 }
 

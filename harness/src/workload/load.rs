@@ -54,7 +54,7 @@ pub fn write(spec: &Load, session: &dyn Session, level: Durability) -> Result<Ph
             }
         }
     }
-    Ok(PhaseSample { name: "write".into(), duration_ns: clock.now(), operations, writes: operations, ..PhaseSample::default() })
+    Ok(PhaseSample { writes: operations, ..PhaseSample::new("write", clock.now(), operations) })
 }
 
 /// Reads one value of the third collection, or the last record.

@@ -55,8 +55,11 @@ impl Workload {
             Workload::Mixed(_) => &mixed::TABLES,
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
-            Workload::GoPersist(_) | Workload::DbBench(_) | Workload::Ycsb(_) => &[],
-            Workload::Recovery(_) | Workload::Compaction(_) => &[],
+            Workload::GoPersist(_)
+            | Workload::DbBench(_)
+            | Workload::Ycsb(_)
+            | Workload::Recovery(_)
+            | Workload::Compaction(_) => &[],
             Workload::Ttfp(_) => &ttfp::TABLES,
             Workload::Load(load) if load.records > 0 => &[],
             Workload::Load(_) => &load::TABLES,
@@ -96,8 +99,13 @@ impl Workload {
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
             Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
             Workload::Script(spec) => Some(script::stream(spec, client)),
-            Workload::GoPersist(_) | Workload::Load(_) | Workload::DbBench(_) | Workload::Ycsb(_) | Workload::Ttfp(_) => None,
-            Workload::Recovery(_) | Workload::Compaction(_) => None,
+            Workload::GoPersist(_)
+            | Workload::Load(_)
+            | Workload::DbBench(_)
+            | Workload::Ycsb(_)
+            | Workload::Recovery(_)
+            | Workload::Compaction(_)
+            | Workload::Ttfp(_) => None,
         }
     }
 }

@@ -63,6 +63,11 @@ pub struct OpSample {
 }
 
 impl PhaseSample {
+    /// A stretch of so many operations, nothing else measured yet.
+    pub fn new(name: impl Into<String>, duration_ns: u64, operations: u64) -> Self {
+        Self { name: name.into(), duration_ns, operations, ..Self::default() }
+    }
+
     /// Adds the counters of the store's calls.
     pub fn with_calls(mut self, calls: Calls) -> Self {
         self.syncs = calls.syncs + calls.dir_syncs;

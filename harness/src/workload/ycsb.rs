@@ -459,7 +459,7 @@ fn operations<'w>(
 }
 
 fn sample(name: &str, duration_ns: u64, operations: u64, writes: u64) -> PhaseSample {
-    PhaseSample { name: name.to_owned(), duration_ns, operations, writes, calls: operations, ..PhaseSample::default() }
+    PhaseSample { writes, calls: operations, ..PhaseSample::new(name, duration_ns, operations) }
 }
 
 #[cfg(test)]
