@@ -102,12 +102,42 @@ pub enum Error {
         open: &'static str,
     },
     /// The file is not one of ours.
-    #[error("{} is not a store this version can open: it starts with {found:?}; a typed store starts with \"typed-log 1\" or \"go-persist 1\", an LSM store's manifest with \"manifest 1\"", file.display())]
+    #[error("{} is not a store this version can open: it starts with {found:?}; a typed store starts with \"typed-log 1\" or \"go-persist 1\", an LSM store's manifest with \"manifest 1\", a file of a queue with \"fifo 1\" or \"deletes 1\"", file.display())]
     Format {
         /// The file.
         file: PathBuf,
         /// Its first bytes.
         found: String,
+    },
+    /// A queue has as many files as it may have, and the last one is full.
+    #[error("{} is full: it has all of its {files} files; take entries out, or raise max_files; nothing was written", path.display())]
+    NoRoom {
+        /// The store's directory.
+        path: PathBuf,
+        /// How many files there are.
+        files: usize,
+    },
+    /// An entry or a batch that no file of the queue can hold.
+    #[error("{len} bytes are more than the {limit} that one write may have; raise max_file_size or write less at once")]
+    TooLarge {
+        /// Bytes, with their framing.
+        len: u64,
+        /// The most that fits.
+        limit: u64,
+    },
+    /// No entry has this index: it is deleted, or was never written.
+    #[error("{} has no entry {index}", path.display())]
+    NotFound {
+        /// The store's directory.
+        path: PathBuf,
+        /// The index.
+        index: u64,
+    },
+    /// An entry that does not become, or no longer comes from, its stored form.
+    #[error("an entry does not fit its type: {why}; nothing was changed")]
+    Entry {
+        /// The serialiser's own words.
+        why: String,
     },
     /// Something that the transaction read was changed by another one that committed first.
     #[error("the transaction conflicts with one that committed first; nothing was changed, run it again")]

@@ -8,6 +8,7 @@
 pub mod background;
 pub mod codec;
 mod error;
+pub mod fifo;
 pub mod fs;
 pub mod log;
 pub mod lsm;

@@ -64,6 +64,8 @@ pub struct LogReader<'f> {
     base: u64,
     /// Where to stop, at most the file's length.
     end: u64,
+    /// Bytes to read at once.
+    chunk: usize,
 }
 
 /// What stands at the reader's position.
@@ -77,7 +79,12 @@ enum Step {
 impl<'f> LogReader<'f> {
     /// A reader of the records between two file offsets.
     pub fn new(file: &'f dyn File, path: &'f Path, framing: Framing, start: u64, end: u64) -> Self {
-        Self { file, path, framing, buf: Vec::new(), at: 0, base: start, end }
+        Self { file, path, framing, buf: Vec::new(), at: 0, base: start, end, chunk: CHUNK }
+    }
+
+    /// The same reader, with so many bytes read at once, for whoever wants but a few records.
+    pub fn in_chunks(self, bytes: usize) -> Self {
+        Self { chunk: bytes, ..self }
     }
 
     /// The next record with its file offset, or `None` at the end. Bytes that are no record end the
@@ -124,7 +131,7 @@ impl<'f> LogReader<'f> {
         self.at = 0;
         let held = self.buf.len();
         let from = self.base + held as u64;
-        let want = (CHUNK.max(held) as u64).min(self.end.saturating_sub(from)) as usize;
+        let want = (self.chunk.max(held) as u64).min(self.end.saturating_sub(from)) as usize;
         self.buf.resize(held + want, 0);
         let got = read_full_at(self.file, &mut self.buf[held..], from).map_err(|e| Error::io("read", self.path, e))?;
         self.buf.truncate(held + got);

@@ -20,10 +20,22 @@ pub enum Header {
     Manifest,
     /// Binary records of large values.
     Values,
+    /// Binary records of a queue's entries.
+    Fifo,
+    /// Binary records that say which entries of a queue are gone.
+    Deletes,
 }
 
 impl Header {
-    const ALL: [Header; 5] = [Header::TypedLog, Header::GoPersist, Header::Wal, Header::Manifest, Header::Values];
+    const ALL: [Header; 7] = [
+        Header::TypedLog,
+        Header::GoPersist,
+        Header::Wal,
+        Header::Manifest,
+        Header::Values,
+        Header::Fifo,
+        Header::Deletes,
+    ];
 
     /// The line, newline included.
     pub fn line(self) -> &'static [u8] {
@@ -33,6 +45,8 @@ impl Header {
             Header::Wal => b"wal 1\n",
             Header::Manifest => b"manifest 1\n",
             Header::Values => b"values 1\n",
+            Header::Fifo => b"fifo 1\n",
+            Header::Deletes => b"deletes 1\n",
         }
     }
 
@@ -41,7 +55,7 @@ impl Header {
         match self {
             Header::TypedLog => Framing::Text,
             Header::GoPersist => Framing::GoPersist,
-            Header::Wal | Header::Manifest | Header::Values => Framing::Binary,
+            Header::Wal | Header::Manifest | Header::Values | Header::Fifo | Header::Deletes => Framing::Binary,
         }
     }
 }

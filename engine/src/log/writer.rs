@@ -397,6 +397,11 @@ impl Log {
         (Arc::clone(&tail.file), tail.end)
     }
 
+    /// Where the file ends, with all that is in the kernel.
+    pub(crate) fn end(&self) -> u64 {
+        lock(&self.tail.0).end
+    }
+
     /// Counters since opening.
     pub fn stats(&self) -> LogStats {
         let tail = lock(&self.tail.0);

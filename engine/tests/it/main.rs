@@ -1,5 +1,6 @@
 //! Integration tests of the engine: one binary, one module per promise.
 
+mod fifo_model;
 mod fs_conformance;
 mod log;
 mod lsm_damage;

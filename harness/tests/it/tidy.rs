@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Modules of the engine from the bytes up, each with those that it imports.
-const ENGINE: [(&str, &[&str]); 8] = [
+const ENGINE: [(&str, &[&str]); 9] = [
     ("codec", &[]),
     ("error", &[]),
     ("fs", &[]),
@@ -18,6 +18,7 @@ const ENGINE: [(&str, &[&str]); 8] = [
     ("log", &["codec", "error", "fs", "sync_policy"]),
     ("typed", &["codec", "error", "fs", "sync_policy", "background", "log"]),
     ("lsm", &["codec", "error", "fs", "sync_policy", "background", "log"]),
+    ("fifo", &["codec", "error", "fs", "sync_policy", "background", "log"]),
 ];
 
 /// Modules of the harness from values to verbs, each with those that it may import.

@@ -1,0 +1,318 @@
+//! Writing entries: who gets which index, and when the next segment begins.
+//!
+//! **Invariant:** the order of indexes is the order of the log; an index that a reader has seen is never given again.
+
+use super::options::Options;
+use super::place::{Place, Role};
+use super::record::{BACK, FRONT, Front, LINK, Link, MARK, encode_entries};
+use super::reader::read_deleted;
+use super::segment::Segment;
+use crate::background::Bell;
+use crate::error::{Error, Result};
+use crate::fs::Lock;
+use crate::log::{Cut, Framing, Header, Log, Mode, draft_segment, publish_segment};
+use crate::sync_policy::Durability;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of `Async` entries that wait in memory at most.
+const BUFFER: u64 = 64 << 10;
+
+/// What a reader of the same process may see: everything that is in the kernel.
+#[derive(Debug, Default)]
+pub(super) struct Visible {
+    pub(super) segment: u64,
+    pub(super) end: u64,
+    pub(super) next: u64,
+    /// What was put in front since a reader asked last.
+    pub(super) fronts: Vec<Front>,
+}
+
+/// The end of the store.
+#[derive(Debug)]
+struct Tail {
+    log: Arc<Log>,
+    segment: u64,
+    /// The index of the segment's first entry.
+    first: u64,
+    /// The index of the next entry.
+    next: u64,
+    /// The index of the first entry that is not in the kernel.
+    written: u64,
+    /// Bytes that are not in the kernel, or a little more.
+    buffered: u64,
+    /// All that was put in front in segments that are still there.
+    fronts: Vec<Front>,
+    body: Vec<u8>,
+}
+
+/// The writing half of a store.
+#[derive(Debug)]
+pub(super) struct Writing {
+    place: Place,
+    options: Options,
+    tail: Mutex<Tail>,
+    visible: Mutex<Visible>,
+    /// How often something was put in front.
+    fronts_put: AtomicU64,
+    pub(super) news: Bell,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+    pub(super) cut: Option<(PathBuf, Cut)>,
+}
+
+impl Writing {
+    pub(super) fn open(dir: &Path, options: &Options) -> Result<Self> {
+        let place = Place::new(dir, options)?;
+        let held = if options.locking { Some(place.lock(Role::Writer)?) } else { None };
+        place.remove_drafts(Role::Writer)?;
+        let deleted = read_deleted(&place)?.end();
+        let (mut fronts, mut cut, mut last) = (Vec::new(), None, None);
+        if let Some(&number) = place.segments()?.last() {
+            let (mut segment, link) = Segment::open(&place, number)?;
+            let scan = segment.scan(Mode::Strict)?;
+            fronts = link.fronts;
+            fronts.extend(scan.fronts);
+            if let Some(torn) = scan.replayed.cut {
+                let cut_back = segment.file.set_len(segment.end).and_then(|()| segment.file.sync_all());
+                cut_back.map_err(|e| Error::io("cut", &segment.path, e))?;
+                cut = Some((segment.path.clone(), torn));
+            }
+            let synced = scan.replayed.synced.max(segment.start);
+            let log = Log::new(&segment.path, Framing::Binary, Arc::clone(&segment.file), synced, segment.end);
+            last = Some((segment, log));
+        } else if deleted > 0 {
+            return Err(Error::corrupt(&place.segment(1), 0, "the file is not there, and the store needs it"));
+        }
+        let (log, segment, first, next) = match last {
+            Some((segment, log)) => (log, segment.number, segment.first, segment.next),
+            None => {
+                (begin(&place, 1, &Link::default(), None)?, 1, 0, 0)
+            }
+        };
+        let tail = Tail { log: Arc::new(log), segment, first, next, written: next, buffered: 0, fronts, body: Vec::new() };
+        let visible = Visible { segment, end: tail.log.end(), next, fronts: Vec::new() };
+        let writing = Self {
+            place,
+            options: options.clone(),
+            tail: Mutex::new(tail),
+            visible: Mutex::new(visible),
+            fronts_put: AtomicU64::new(0),
+            news: Bell::default(),
+            lock: Mutex::new(held),
+            cut,
+        };
+        // Entries that were taken and then lost by a power loss: their indexes are used up.
+        if deleted > next {
+            let mut tail = lock(&writing.tail);
+            tail.next = deleted;
+            writing.begin_next(&mut tail, next)?;
+        }
+        Ok(writing)
+    }
+
+    /// Puts entries into the store, all or none, and returns their indexes.
+    pub(super) fn write<E: AsRef<[u8]>>(&self, entries: &[E], front: bool, level: Durability) -> Result<Range<u64>> {
+        let level = self.options.sync.raise(level);
+        let mut turn = lock(&self.tail);
+        let tail = &mut *turn;
+        if entries.is_empty() {
+            return Ok(tail.next..tail.next);
+        }
+        // The frame, two numbers, and the lengths of all entries but the last.
+        let bytes: u64 = entries.iter().map(|entry| entry.as_ref().len() as u64 + 5).sum::<u64>() + 64;
+        self.make_room(tail, bytes)?;
+        encode_entries(&mut tail.body, tail.next - tail.first, entries);
+        let indexes = tail.next..tail.next + entries.len() as u64;
+        if front {
+            // Its place must be known.
+            self.flush_tail(tail)?;
+        }
+        let kind = if front { FRONT } else { BACK };
+        if level == Durability::Async && !front {
+            tail.log.submit_unwaited(kind, &tail.body)?;
+            tail.buffered += bytes;
+            tail.next = indexes.end;
+            if tail.buffered > BUFFER {
+                self.flush_tail(tail)?;
+            }
+            return Ok(indexes);
+        }
+        let offset = tail.log.end();
+        let position = match tail.log.append(kind, &tail.body) {
+            Ok(position) => position,
+            Err(e) => {
+                self.lost(tail);
+                return Err(e);
+            }
+        };
+        tail.next = indexes.end;
+        let put = front.then_some(Front {
+            first: indexes.start,
+            count: entries.len() as u64,
+            segment: tail.segment,
+            offset,
+        });
+        tail.fronts.extend(put);
+        self.show(tail, put);
+        if tail.body.capacity() > 1 << 20 {
+            tail.body = Vec::new();
+        }
+        let log = (level == Durability::Sync).then(|| Arc::clone(&tail.log));
+        // Others may write while this one waits for the device.
+        drop(turn);
+        log.map_or(Ok(()), |log| log.wait_synced(position)).map(|()| indexes)
+    }
+
+    /// Tells readers what is in the kernel.
+    fn show(&self, tail: &mut Tail, front: Option<Front>) {
+        tail.written = tail.next;
+        tail.buffered = 0;
+        let mut visible = lock(&self.visible);
+        (visible.segment, visible.end, visible.next) = (tail.segment, tail.log.end(), tail.next);
+        if front.is_some() {
+            visible.fronts.extend(front);
+            self.fronts_put.fetch_add(1, Ordering::Release);
+        }
+        drop(visible);
+        self.news.ring();
+    }
+
+    /// What was buffered was not written: nobody has seen it, so its indexes are given again.
+    fn lost(&self, tail: &mut Tail) {
+        tail.next = tail.written;
+        tail.buffered = 0;
+    }
+
+    fn flush_tail(&self, tail: &mut Tail) -> Result<()> {
+        if tail.written == tail.next {
+            return Ok(());
+        }
+        match tail.log.commit_step() {
+            Ok(()) => self.show(tail, None),
+            Err(e) => {
+                self.lost(tail);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the next segment if so many bytes do not fit into this one.
+    fn make_room(&self, tail: &mut Tail, bytes: u64) -> Result<()> {
+        let most = self.options.max_file_size;
+        if tail.log.end() + tail.buffered + bytes <= most {
+            return Ok(());
+        }
+        let empty = Header::Fifo.line().len() as u64 + 64;
+        if bytes + empty > most {
+            return Err(Error::TooLarge { len: bytes, limit: most - empty });
+        }
+        self.flush_tail(tail)?;
+        let files = self.place.segments()?.len();
+        if files >= self.options.max_files {
+            return Err(Error::NoRoom { path: self.place.dir.clone(), files });
+        }
+        let next = tail.next;
+        self.begin_next(tail, next)
+    }
+
+    fn begin_next(&self, tail: &mut Tail, before_next: u64) -> Result<()> {
+        tail.log.check()?;
+        tail.log.sync_step()?;
+        let numbers = self.place.segments()?;
+        tail.fronts.retain(|front| numbers.binary_search(&front.segment).is_ok());
+        let (first, before_end) = (tail.next, tail.log.end());
+        let link = Link { first, before: tail.segment, before_next, before_end, fronts: tail.fronts.clone() };
+        let number = tail.segment + 1;
+        let log = begin(&self.place, number, &link, Some(&tail.log))?;
+        tail.log.close()?;
+        (tail.log, tail.segment, tail.first) = (Arc::new(log), number, tail.next);
+        self.show(tail, None);
+        Ok(())
+    }
+
+    /// Begins the next segment if the last one holds something, so that it can be removed; whether it did.
+    pub(super) fn leave(&self, least: u64) -> Result<bool> {
+        let mut tail = lock(&self.tail);
+        self.flush_tail(&mut tail)?;
+        if tail.next == tail.first || tail.log.end() < least {
+            return Ok(false);
+        }
+        let next = tail.next;
+        self.begin_next(&mut tail, next).map(|()| true)
+    }
+
+    /// What readers may see; the fronts are told once.
+    pub(super) fn visible(&self) -> Visible {
+        let mut visible = lock(&self.visible);
+        Visible { fronts: std::mem::take(&mut visible.fronts), ..*visible }
+    }
+
+    /// How often something was put in front.
+    pub(super) fn fronts_put(&self) -> u64 {
+        self.fronts_put.load(Ordering::Acquire)
+    }
+
+    /// All that was put in front in segments that are still there.
+    pub(super) fn fronts(&self) -> Vec<Front> {
+        lock(&self.tail).fronts.clone()
+    }
+
+    /// Puts what is buffered into the kernel; whether there was anything.
+    pub(super) fn flush(&self) -> Result<bool> {
+        let mut tail = lock(&self.tail);
+        let any = tail.written != tail.next;
+        self.flush_tail(&mut tail).map(|()| any)
+    }
+
+    /// Puts what was written before onto the device.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.flush()?;
+        self.sync_written()
+    }
+
+    /// Puts on the device what is in the kernel.
+    pub(super) fn sync_written(&self) -> Result<()> {
+        let log = Arc::clone(&lock(&self.tail).log);
+        log.check()?;
+        if log.written_through() > log.synced_through() { log.sync_step() } else { Ok(()) }
+    }
+
+    pub(super) fn close(&self) -> Result<()> {
+        let outcome = self.finish();
+        lock(&self.lock).take();
+        outcome
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.sync()?;
+        let tail = lock(&self.tail);
+        if tail.log.mark_is_due() {
+            tail.log.submit_unwaited(MARK, b"")?;
+        }
+        tail.log.close()
+    }
+}
+
+/// Begins a segment behind another one. If nobody can tell whether that worked, the log before must stop: what it
+/// took from now on might stand in two files.
+fn begin(place: &Place, number: u64, link: &Link, before: Option<&Log>) -> Result<Log> {
+    let path = place.segment(number);
+    let mut content = Vec::new();
+    let body = link.encode();
+    Framing::Binary.encode(&mut content, LINK, &body, Framing::checksum(LINK, &body), None);
+    let file = draft_segment(&*place.fs, &path, Header::Fifo, &content, 0)?;
+    if let Err(e) = publish_segment(&*place.fs, &path) {
+        let why = io::Error::other(e.to_string());
+        return Err(before.map_or(e, |log| log.poison("rename", why)));
+    }
+    let end = Header::Fifo.line().len() as u64 + content.len() as u64;
+    Ok(Log::new(&path, Framing::Binary, file, end, end))
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
