@@ -3,7 +3,8 @@
 //! A core says what is due at a given time; a worker calls it when the time has come. Tests and
 //! simulations leave the workers out and make the same calls by hand.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,25 +24,42 @@ struct Stop {
 
 /// Wakes workers before their time. Clones ring the same bell.
 #[derive(Clone, Debug, Default)]
-pub struct Bell(Arc<(Mutex<u64>, Condvar)>);
+pub struct Bell(Arc<Rings>);
+
+#[derive(Debug, Default)]
+struct Rings {
+    count: AtomicU64,
+    waiting: AtomicUsize,
+    turn: Mutex<()>,
+    changed: Condvar,
+}
 
 impl Bell {
     /// Tells all who wait, and those who begin to wait with an earlier count.
     pub fn ring(&self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.1.notify_all();
+        self.0.count.fetch_add(1, Ordering::SeqCst);
+        // To wake costs a system call even if nobody sleeps. Who begins to wait says so before he looks at the count.
+        if self.0.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.turn());
+            self.0.changed.notify_all();
+        }
     }
 
     /// How often it rang.
     pub fn count(&self) -> u64 {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.count.load(Ordering::SeqCst)
     }
 
     /// Waits until it has rung more than `seen` times, but no longer than `patience`; how often it rang.
     pub fn wait(&self, seen: u64, patience: Duration) -> u64 {
-        let count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.1.wait_timeout_while(count, patience, |count| *count <= seen);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        self.0.waiting.fetch_add(1, Ordering::SeqCst);
+        drop(self.0.changed.wait_timeout_while(self.turn(), patience, |()| self.count() <= seen));
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.count()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

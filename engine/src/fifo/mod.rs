@@ -29,12 +29,18 @@
 mod indexes;
 mod options;
 mod place;
+mod queue;
 mod reader;
 mod record;
+mod salvage;
 mod segment;
 mod store;
+mod typed;
 mod writer;
 
 pub use options::Options;
+pub use queue::{Delivery, Item, Placement, Queue, QueueOptions};
 pub use reader::Entry;
+pub use salvage::{Loss, Salvaged, salvage, salvage_typed};
 pub use store::{Reader, Size, Store, Writer};
+pub use typed::{Encoding, Typed};

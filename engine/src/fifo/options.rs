@@ -20,8 +20,8 @@ pub struct Options {
     pub max_chunk: usize,
     /// Whether a second writer, and a second reader, is kept out. Without it the caller vouches for that. Default: yes.
     pub locking: bool,
-    /// How often a thread looks for entries that another process wrote, and reads ahead where they lie; `None` for a
-    /// reader that only looks when it is asked. Default: 10 ms.
+    /// How often a thread of a reader looks for entries that another process wrote, and where they lie; `None` for a
+    /// reader that looks only when it is asked. Who has the writer in the same process needs none. Default: 10 ms.
     pub indexer: Option<Duration>,
     /// When files are synced without being asked. Default: every second.
     pub sync: SyncPolicy,
@@ -58,7 +58,11 @@ impl Options {
             return refuse("prefix", format!("{:?}", self.prefix), "a prefix is made of letters, digits and _");
         }
         if self.max_files < 2 {
-            return refuse("max_files", self.max_files.to_string(), "one file must be free to be filled while another is emptied");
+            return refuse(
+                "max_files",
+                self.max_files.to_string(),
+                "one file must be free to be filled while another is emptied",
+            );
         }
         if !(4 << 10..=1 << 30).contains(&self.max_file_size) {
             return refuse("max_file_size", self.max_file_size.to_string(), "a file holds 4 KiB to 1 GiB");

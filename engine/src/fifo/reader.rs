@@ -357,8 +357,7 @@ impl Reading {
             if deleted.covers(segment.first..segment.next) {
                 continue;
             }
-            let mut reader =
-                LogReader::new(&*segment.file, &segment.path, Framing::Binary, segment.start, segment.end);
+            let mut reader = LogReader::new(&*segment.file, &segment.path, Framing::Binary, segment.start, segment.end);
             while let Some((offset, frame, body)) = reader.next_record()? {
                 if frame.kind != BACK {
                     continue;
@@ -530,7 +529,8 @@ impl Reading {
             let mut content = Vec::new();
             Framing::Binary.encode(&mut content, DELETE, &body, Framing::checksum(DELETE, &body), None);
             let file = draft_segment(&*self.place.fs, &path, Header::Deletes, &content, 0)?;
-            publish_segment(&*self.place.fs, &path).map_err(|e| self.deletes.poison("rename", io::Error::other(e.to_string())))?;
+            publish_segment(&*self.place.fs, &path)
+                .map_err(|e| self.deletes.poison("rename", io::Error::other(e.to_string())))?;
             Ok((file, Header::Deletes.line().len() as u64 + content.len() as u64))
         })
     }
@@ -607,8 +607,7 @@ impl Reading {
             let segment = state.segments.get(at)?;
             let is_last = at + 1 == state.segments.len();
             if segment.number != state.cursor.segment {
-                state.cursor =
-                    Cursor { segment: segment.number, offset: segment.start, record: None, head: None };
+                state.cursor = Cursor { segment: segment.number, offset: segment.start, record: None, head: None };
             }
             let more = state.cursor.record.is_some() || state.cursor.offset < segment.end;
             if more && (is_last || !state.deleted.covers(segment.first..segment.next)) {
@@ -679,8 +678,7 @@ impl Reading {
         let segment = &mut state.segments[at];
         segment.index()?;
         let offset = segment.offset_of(index).ok_or_else(missing)?;
-        let mut reader =
-            LogReader::new(&*segment.file, &segment.path, Framing::Binary, offset, segment.end).in_chunks(4 << 10);
+        let mut reader = LogReader::new(&*segment.file, &segment.path, Framing::Binary, offset, segment.end).in_chunks(4 << 10);
         let wrong = || segment.corrupt(offset, format!("entry {index} is not where it was"));
         let (_, _, body) = reader.next_record()?.ok_or_else(wrong)?;
         let mut entries = Entries::read(body).ok_or_else(wrong)?;

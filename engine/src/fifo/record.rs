@@ -199,7 +199,13 @@ mod tests {
     #[test]
     fn links_and_deletes_come_back() {
         let front = Front { first: 7, count: 2, segment: 3, offset: 1 << 40 };
-        let link = Link { first: 1 << 50, before: 6, before_next: 1 << 49, before_end: 99, fronts: vec![front, Front { first: 9, ..front }] };
+        let link = Link {
+            first: 1 << 50,
+            before: 6,
+            before_next: 1 << 49,
+            before_end: 99,
+            fronts: vec![front, Front { first: 9, ..front }],
+        };
         assert_eq!(Link::read(&link.encode()), Some(link));
         let ranges = vec![0..3, 5..6, u64::MAX - 1..u64::MAX];
         assert_eq!(read_deletes(&encode_deletes(ranges.clone())), Some(ranges));

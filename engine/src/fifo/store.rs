@@ -151,7 +151,8 @@ impl Upkeep {
             });
             Some(next.min(now + PATIENCE))
         });
-        if let (Some(rate), Some(_)) = (self.options.indexer, &self.reading) {
+        // Who has the writer in the same process sees everything at once.
+        if let (Some(rate), Some(_), None) = (self.options.indexer, &self.reading, &self.writing) {
             let upkeep = Arc::downgrade(self);
             workers.start(move |now| {
                 let upkeep = upkeep.upgrade()?;

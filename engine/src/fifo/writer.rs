@@ -4,8 +4,8 @@
 
 use super::options::Options;
 use super::place::{Place, Role};
-use super::record::{BACK, FRONT, Front, LINK, Link, MARK, encode_entries};
 use super::reader::read_deleted;
+use super::record::{BACK, FRONT, Front, LINK, Link, MARK, encode_entries};
 use super::segment::Segment;
 use crate::background::Bell;
 use crate::error::{Error, Result};
@@ -42,6 +42,8 @@ struct Tail {
     next: u64,
     /// The index of the first entry that is not in the kernel.
     written: u64,
+    /// Where the file ends, with all that is in the kernel.
+    end: u64,
     /// Bytes that are not in the kernel, or a little more.
     buffered: u64,
     /// All that was put in front in segments that are still there.
@@ -88,12 +90,12 @@ impl Writing {
         }
         let (log, segment, first, next) = match last {
             Some((segment, log)) => (log, segment.number, segment.first, segment.next),
-            None => {
-                (begin(&place, 1, &Link::default(), None)?, 1, 0, 0)
-            }
+            None => (begin(&place, 1, &Link::default(), None)?, 1, 0, 0),
         };
-        let tail = Tail { log: Arc::new(log), segment, first, next, written: next, buffered: 0, fronts, body: Vec::new() };
-        let visible = Visible { segment, end: tail.log.end(), next, fronts: Vec::new() };
+        let end = log.end();
+        let log = Arc::new(log);
+        let tail = Tail { log, segment, first, next, written: next, end, buffered: 0, fronts, body: Vec::new() };
+        let visible = Visible { segment, end, next, fronts: Vec::new() };
         let writing = Self {
             place,
             options: options.clone(),
@@ -140,7 +142,7 @@ impl Writing {
             }
             return Ok(indexes);
         }
-        let offset = tail.log.end();
+        let offset = tail.end;
         let position = match tail.log.append(kind, &tail.body) {
             Ok(position) => position,
             Err(e) => {
@@ -149,12 +151,7 @@ impl Writing {
             }
         };
         tail.next = indexes.end;
-        let put = front.then_some(Front {
-            first: indexes.start,
-            count: entries.len() as u64,
-            segment: tail.segment,
-            offset,
-        });
+        let put = front.then_some(Front { first: indexes.start, count: entries.len() as u64, segment: tail.segment, offset });
         tail.fronts.extend(put);
         self.show(tail, put);
         if tail.body.capacity() > 1 << 20 {
@@ -170,8 +167,9 @@ impl Writing {
     fn show(&self, tail: &mut Tail, front: Option<Front>) {
         tail.written = tail.next;
         tail.buffered = 0;
+        tail.end = tail.log.end();
         let mut visible = lock(&self.visible);
-        (visible.segment, visible.end, visible.next) = (tail.segment, tail.log.end(), tail.next);
+        (visible.segment, visible.end, visible.next) = (tail.segment, tail.end, tail.next);
         if front.is_some() {
             visible.fronts.extend(front);
             self.fronts_put.fetch_add(1, Ordering::Release);
@@ -203,7 +201,7 @@ impl Writing {
     /// Begins the next segment if so many bytes do not fit into this one.
     fn make_room(&self, tail: &mut Tail, bytes: u64) -> Result<()> {
         let most = self.options.max_file_size;
-        if tail.log.end() + tail.buffered + bytes <= most {
+        if tail.end + tail.buffered + bytes <= most {
             return Ok(());
         }
         let empty = Header::Fifo.line().len() as u64 + 64;
@@ -224,7 +222,7 @@ impl Writing {
         tail.log.sync_step()?;
         let numbers = self.place.segments()?;
         tail.fronts.retain(|front| numbers.binary_search(&front.segment).is_ok());
-        let (first, before_end) = (tail.next, tail.log.end());
+        let (first, before_end) = (tail.next, tail.end);
         let link = Link { first, before: tail.segment, before_next, before_end, fronts: tail.fronts.clone() };
         let number = tail.segment + 1;
         let log = begin(&self.place, number, &link, Some(&tail.log))?;
@@ -238,7 +236,7 @@ impl Writing {
     pub(super) fn leave(&self, least: u64) -> Result<bool> {
         let mut tail = lock(&self.tail);
         self.flush_tail(&mut tail)?;
-        if tail.next == tail.first || tail.log.end() < least {
+        if tail.next == tail.first || tail.end < least {
             return Ok(false);
         }
         let next = tail.next;

@@ -27,15 +27,8 @@ pub enum Header {
 }
 
 impl Header {
-    const ALL: [Header; 7] = [
-        Header::TypedLog,
-        Header::GoPersist,
-        Header::Wal,
-        Header::Manifest,
-        Header::Values,
-        Header::Fifo,
-        Header::Deletes,
-    ];
+    const ALL: [Header; 7] =
+        [Header::TypedLog, Header::GoPersist, Header::Wal, Header::Manifest, Header::Values, Header::Fifo, Header::Deletes];
 
     /// The line, newline included.
     pub fn line(self) -> &'static [u8] {

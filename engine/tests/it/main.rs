@@ -1,6 +1,8 @@
 //! Integration tests of the engine: one binary, one module per promise.
 
 mod fifo_model;
+mod fifo_queue;
+mod fifo_store;
 mod fs_conformance;
 mod log;
 mod lsm_damage;
