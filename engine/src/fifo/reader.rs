@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Lock, read_full_at};
 use crate::log::{Cut, Framing, Header, Log, LogReader, Mode, Parsed, Replayed, create_segment, draft_segment, identify};
 use crate::log::{publish_segment, replay};
-use crate::sync_policy::Durability;
+use crate::sync_policy::{Durability, SyncPolicy};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -147,6 +147,10 @@ impl Reading {
             lock: Mutex::new(held),
             cut,
         };
+        if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
+            // What is not shown now must not be back after a power loss, whoever took it.
+            reading.sync_written()?;
+        }
         {
             let mut state = lock(&reading.state);
             let links = reading.refresh(&mut state)?;
@@ -277,7 +281,11 @@ impl Reading {
     /// Takes the oldest entry out.
     pub(super) fn pop(&self, level: Durability) -> Result<Option<Entry>> {
         let mut state = lock(&self.state);
-        let Some(entry) = self.next_oldest(&mut state)? else { return Ok(None) };
+        let Some(entry) = self.next_oldest(&mut state)? else {
+            drop(state);
+            // A call that finds nothing still carries all earlier ones.
+            return self.settle(self.deletes.written_through(), level).map(|()| None);
+        };
         let position = self.delete_range(&mut state, entry.index..entry.index + 1, level)?;
         drop(state);
         self.settle(position, level)?;
@@ -528,6 +536,8 @@ impl Reading {
             let body = encode_deletes(state.deleted.ranges());
             let mut content = Vec::new();
             Framing::Binary.encode(&mut content, DELETE, &body, Framing::checksum(DELETE, &body), None);
+            // The file is synced before it has its name: damage in it is no torn tail.
+            Framing::Binary.encode(&mut content, MARK, &[], Framing::checksum(MARK, &[]), Some(0));
             let file = draft_segment(&*self.place.fs, &path, Header::Deletes, &content, 0)?;
             publish_segment(&*self.place.fs, &path)
                 .map_err(|e| self.deletes.poison("rename", io::Error::other(e.to_string())))?;

@@ -11,7 +11,7 @@ use crate::background::Bell;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
 use crate::log::{Cut, Framing, Header, Log, Mode, draft_segment, publish_segment};
-use crate::sync_policy::Durability;
+use crate::sync_policy::{Durability, SyncPolicy};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,8 @@ struct Tail {
     written: u64,
     /// Where the file ends, with all that is in the kernel.
     end: u64,
+    /// Entries from this index on were told their indexes and then not written: the next segment begins behind them.
+    lost: Option<u64>,
     /// Bytes that are not in the kernel, or a little more.
     buffered: u64,
     /// All that was put in front in segments that are still there.
@@ -94,7 +96,7 @@ impl Writing {
         };
         let end = log.end();
         let log = Arc::new(log);
-        let tail = Tail { log, segment, first, next, written: next, end, buffered: 0, fronts, body: Vec::new() };
+        let tail = Tail { log, segment, first, next, written: next, end, lost: None, buffered: 0, fronts, body: Vec::new() };
         let visible = Visible { segment, end, next, fronts: Vec::new() };
         let writing = Self {
             place,
@@ -106,6 +108,10 @@ impl Writing {
             lock: Mutex::new(held),
             cut,
         };
+        if matches!(options.sync, SyncPolicy::Always | SyncPolicy::Interval(_)) {
+            // What is shown now must not be gone after a power loss, whoever wrote it.
+            writing.sync_written()?;
+        }
         // Entries that were taken and then lost by a power loss: their indexes are used up.
         if deleted > next {
             let mut tail = lock(&writing.tail);
@@ -178,9 +184,12 @@ impl Writing {
         self.news.ring();
     }
 
-    /// What was buffered was not written: nobody has seen it, so its indexes are given again.
+    /// What was buffered was not written. Its indexes were told, so nothing else gets them.
     fn lost(&self, tail: &mut Tail) {
-        tail.next = tail.written;
+        if tail.next > tail.written {
+            tail.lost.get_or_insert(tail.written);
+            tail.written = tail.next;
+        }
         tail.buffered = 0;
     }
 
@@ -201,7 +210,7 @@ impl Writing {
     /// Begins the next segment if so many bytes do not fit into this one.
     fn make_room(&self, tail: &mut Tail, bytes: u64) -> Result<()> {
         let most = self.options.max_file_size;
-        if tail.end + tail.buffered + bytes <= most {
+        if tail.end + tail.buffered + bytes <= most && tail.lost.is_none() {
             return Ok(());
         }
         let empty = Header::Fifo.line().len() as u64 + 64;
@@ -213,8 +222,8 @@ impl Writing {
         if files >= self.options.max_files {
             return Err(Error::NoRoom { path: self.place.dir.clone(), files });
         }
-        let next = tail.next;
-        self.begin_next(tail, next)
+        let before_next = tail.lost.unwrap_or(tail.next);
+        self.begin_next(tail, before_next)
     }
 
     fn begin_next(&self, tail: &mut Tail, before_next: u64) -> Result<()> {
@@ -228,6 +237,7 @@ impl Writing {
         let log = begin(&self.place, number, &link, Some(&tail.log))?;
         tail.log.close()?;
         (tail.log, tail.segment, tail.first) = (Arc::new(log), number, tail.next);
+        tail.lost = None;
         self.show(tail, None);
         Ok(())
     }
@@ -239,8 +249,8 @@ impl Writing {
         if tail.next == tail.first || tail.end < least {
             return Ok(false);
         }
-        let next = tail.next;
-        self.begin_next(&mut tail, next).map(|()| true)
+        let before_next = tail.lost.unwrap_or(tail.next);
+        self.begin_next(&mut tail, before_next).map(|()| true)
     }
 
     /// What readers may see; the fronts are told once.

@@ -1,7 +1,8 @@
 //! What was asked, and what was promised, in a memory-mapped file that outlives the process writing it.
 //!
 //! Each client has a row of slots, one for each call of its stream: when the call began, and when and
-//! how it ended. Marking a call is two plain stores to memory, so the writer runs at its own speed.
+//! how it ended; of a call on a queue also which entry it was about. Marking a call is a few plain stores to memory,
+//! so the writer runs at its own speed.
 //! A header word tells in which of the moments that kills are aimed at the process is right now.
 
 use crate::measure::clock::boot_ns;
@@ -45,6 +46,20 @@ impl Slot {
     pub fn acked_by(&self, until: u64) -> Option<u64> {
         if let Outcome::Acked(at) = self.outcome { Some(at).filter(|at| *at < until) } else { None }
     }
+}
+
+/// Which entry of a queue a call was about: enough to tell it from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Its index; of a batch, that of the first.
+    pub index: u64,
+    /// The [`fingerprint`] of its text, if it was taken out.
+    pub text: u64,
+}
+
+/// A number that tells texts apart (XXH3).
+pub fn fingerprint(text: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 
 /// A moment that a kill can be aimed at.
@@ -96,6 +111,8 @@ impl Moment {
 }
 
 const HEADER: u64 = 16;
+/// Words of a slot: begin, end, index of an entry and one, fingerprint of its text.
+const SLOT: u64 = 4;
 const MOMENT: u64 = 0;
 const READY: u64 = 1;
 const LINGERING: u64 = 2;
@@ -105,7 +122,7 @@ impl History {
     pub fn create(path: &Path, clients: u64, capacity: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         // Allocated, not only sized: a hole that finds no room when it is written to kills the writer.
-        let bytes = (HEADER + clients * capacity * 2) * 8;
+        let bytes = (HEADER + clients * capacity * SLOT) * 8;
         nix::fcntl::posix_fallocate(&file, 0, bytes as i64)?;
         drop(file);
         Self::open(path, clients, capacity)
@@ -114,7 +131,7 @@ impl History {
     /// Opens a history that another process created with the same numbers.
     pub fn open(path: &Path, clients: u64, capacity: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let bytes = (HEADER + clients * capacity * 2) * 8;
+        let bytes = (HEADER + clients * capacity * SLOT) * 8;
         if file.metadata()?.len() != bytes {
             return Err(io::Error::other("the history has another size than expected"));
         }
@@ -135,6 +152,18 @@ impl History {
     /// Marks a call as acknowledged or failed.
     pub fn end(&self, client: u64, call: u64, acked: bool) {
         self.word(self.slot(client, call) + 1).store(boot_ns() << 1 | u64::from(!acked), Ordering::Release);
+    }
+
+    /// Says which entry a call was about, before it is marked as ended.
+    pub fn note(&self, client: u64, call: u64, note: Note) {
+        self.word(self.slot(client, call) + 3).store(note.text, Ordering::Release);
+        self.word(self.slot(client, call) + 2).store(note.index + 1, Ordering::Release);
+    }
+
+    /// Which entry a call was about; `None` if none was noted.
+    pub fn noted(&self, client: u64, call: u64) -> Option<Note> {
+        let word = |n| self.word(self.slot(client, call) + n).load(Ordering::Acquire);
+        Some(Note { index: word(2).checked_sub(1)?, text: word(3) })
     }
 
     /// The calls of a client that began, in order.
@@ -183,7 +212,7 @@ impl History {
 
     fn slot(&self, client: u64, call: u64) -> u64 {
         assert!(client < self.clients && call < self.capacity, "slot {call} of client {client} does not exist");
-        HEADER + (client * self.capacity + call) * 2
+        HEADER + (client * self.capacity + call) * SLOT
     }
 
     fn word(&self, index: u64) -> &AtomicU64 {

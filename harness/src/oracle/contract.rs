@@ -46,7 +46,7 @@ mod tests {
     use crate::history::Outcome;
 
     fn write(level: Durability, begin: u64, acked: u64) -> Written {
-        Written { changes: Vec::new(), level, slot: Slot { begin, outcome: Outcome::Acked(acked) } }
+        Written { changes: Vec::new(), queue: None, level, slot: Slot { begin, outcome: Outcome::Acked(acked) } }
     }
 
     fn power(writes: Vec<Written>, syncs: &[Slot], keeps_prefix: bool) -> Vec<Option<u64>> {

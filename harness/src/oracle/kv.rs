@@ -5,10 +5,11 @@
 //! newest promised one. Values say which write they are, so versions can be told apart, except that
 //! all deletes look alike; what cannot be told for certain is never held against the store.
 
-use crate::history::Slot;
+use super::queue;
+use crate::history::{Outcome, Slot};
 use crate::result::Verdict;
 use crate::subject::Contents;
-use crate::workload::stream::OwnedChange;
+use crate::workload::stream::{Action, Answer, Call, OwnedChange};
 use engine::Durability;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,13 +17,51 @@ use std::collections::BTreeMap;
 /// A write that a client began.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Written {
-    /// Its changes; one, or a batch.
+    /// Its changes; one, or a batch. None for a call on a queue.
     pub changes: Vec<OwnedChange>,
+    /// What it does to a queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<queue::Call>,
     /// The durability asked for.
     #[serde(with = "level_name")]
     pub level: Durability,
     /// When it began and how it ended.
     pub slot: Slot,
+}
+
+impl Written {
+    /// What a call does, before it is known how it ends; `None` for a read.
+    pub fn of(call: &Call) -> Option<Self> {
+        let (changes, queue, level) = match &call.action {
+            Action::Get { .. } => return None,
+            Action::Write { changes, level } => (changes.clone(), None, *level),
+            Action::Push { values, end, level } => {
+                let push = queue::Call::Push { end: *end, values: values.clone(), indexes: Vec::new() };
+                (Vec::new(), Some(push), *level)
+            }
+            Action::Pop { level, .. } => (Vec::new(), Some(queue::Call::Pop { took: queue::Took::Unknown }), *level),
+        };
+        Some(Self { changes, queue, level, slot: Slot { begin: 0, outcome: Outcome::Unknown } })
+    }
+
+    /// Takes in what the call returned.
+    pub fn answered(&mut self, call: &Call, answer: &Answer) {
+        let Some(queue) = &mut self.queue else { return };
+        match (queue, answer, &call.action) {
+            (queue::Call::Push { values, indexes, .. }, Answer::Pushed(first), _) => {
+                *indexes = (*first..).take(values.len()).collect();
+            }
+            (queue, Answer::Popped(taken), Action::Pop { acknowledged, .. }) => {
+                let entry = taken.as_ref().map(|(index, text)| queue::Entry { index: *index, value: text.clone() });
+                *queue = match entry {
+                    None => queue::Call::Pop { took: queue::Took::Nothing },
+                    Some(entry) if *acknowledged => queue::Call::Ack(entry),
+                    Some(entry) => queue::Call::Pop { took: queue::Took::Entry(entry) },
+                };
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A level by its name in scenario files.
@@ -267,14 +306,14 @@ fn describe(write: &Written) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Outcome;
     use crate::oracle::contract::{Promises, promised_from};
     use crate::subject::Promise;
 
     fn write(changes: &[(&str, Option<&str>)], outcome: Outcome, begin: u64) -> Written {
         let change =
             |&(key, value): &(&str, Option<&str>)| OwnedChange { table: 0, key: key.into(), value: value.map(Into::into) };
-        Written { changes: changes.iter().map(change).collect(), level: Durability::Write, slot: Slot { begin, outcome } }
+        let changes = changes.iter().map(change).collect();
+        Written { changes, queue: None, level: Durability::Write, slot: Slot { begin, outcome } }
     }
 
     fn contents(entries: &[(&str, &str)]) -> Contents {

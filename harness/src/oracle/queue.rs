@@ -6,8 +6,8 @@
 //! is never held against the store: of a pop that failed or was in flight it is only known that it took one
 //! entry at most, from the head.
 
-use super::contract::{self, Promises};
 use super::kv::{Judgement, Written};
+pub use crate::subject::End;
 use crate::history::{Outcome, Slot};
 use engine::Durability;
 use serde::{Deserialize, Serialize};
@@ -20,15 +20,6 @@ pub struct Entry {
     pub index: u64,
     /// What was pushed.
     pub value: String,
-}
-
-/// Where a push puts its entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum End {
-    /// Behind everything that is there.
-    Back,
-    /// In front of everything that is there.
-    Front,
 }
 
 /// What a pop took.
@@ -64,25 +55,11 @@ pub enum Call {
     Ack(Entry),
 }
 
-/// A call that a client began.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Called {
-    /// What it does.
-    pub call: Call,
-    /// The durability asked for.
-    #[serde(with = "super::kv::level_name")]
-    pub level: Durability,
-    /// When it began and how it ended.
-    pub slot: Slot,
-}
-
-/// For each call the moment from which its effect must survive a crash; `None` for never.
-///
-/// [`Promises::of`] sees each call as a write without changes: its level and its slot.
-pub fn promised_from(calls: &[Vec<Called>], promises: &Promises<'_>) -> Vec<Vec<Option<u64>>> {
-    let written = |called: &Called| Written { changes: Vec::new(), level: called.level, slot: called.slot };
-    let writes: Vec<Vec<Written>> = calls.iter().map(|client| client.iter().map(written).collect()).collect();
-    contract::promised_from(&writes, promises)
+impl Written {
+    /// What it does to a queue; of a write of keys, nothing.
+    fn call(&self) -> &Call {
+        self.queue.as_ref().unwrap_or(&Call::Pop { took: Took::Nothing })
+    }
 }
 
 /// A client and one of its calls.
@@ -127,7 +104,7 @@ struct Contradiction {
 
 /// The judge of one history. Made once, asked once for each recovered store.
 pub struct Judge<'a> {
-    calls: &'a [Vec<Called>],
+    calls: &'a [Vec<Written>],
     promised_from: &'a [Vec<Option<u64>>],
     keeps_prefix: bool,
     /// Those that were there before first, in their order.
@@ -144,13 +121,13 @@ impl<'a> Judge<'a> {
     /// A judge of queues that held `base`, in this order, before the clients made their `calls`. The effect of
     /// a call is promised from the moment that `promised_from` gives for it; other acknowledged pushes may be
     /// missing and other acknowledged pops undone, if `keeps_prefix` only from the end of either.
-    pub fn new(base: &'a [Entry], calls: &'a [Vec<Called>], promised_from: &'a [Vec<Option<u64>>], keeps_prefix: bool) -> Self {
+    pub fn new(base: &[(u64, &'a str)], calls: &'a [Vec<Written>], promised_from: &'a [Vec<Option<u64>>], keeps_prefix: bool) -> Self {
         let items = items(base, calls);
         let mut by_value: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (i, item) in items.iter().enumerate() {
             by_value.entry(item.value).or_default().push(i);
         }
-        let base_ascends = base.windows(2).all(|pair| pair[0].index < pair[1].index);
+        let base_ascends = base.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let mut judge = Self {
             calls,
             promised_from,
@@ -204,7 +181,7 @@ impl<'a> Judge<'a> {
     fn read_takes(&mut self) {
         for (c, client) in self.calls.iter().enumerate() {
             for (w, called) in client.iter().enumerate() {
-                let (entry, popped) = match &called.call {
+                let (entry, popped) = match called.call() {
                     Call::Pop { took: Took::Unknown } => {
                         let end = match called.slot.outcome {
                             Outcome::Acked(at) | Outcome::Failed(at) => at,
@@ -230,8 +207,8 @@ impl<'a> Judge<'a> {
                     && popped
                 {
                     let took_it = |&(c, w): &Id| {
-                        let earlier: &Called = &self.calls[c][w];
-                        earlier.slot.acked_by(u64::MAX).filter(|_| matches!(earlier.call, Call::Pop { .. }))
+                        let earlier: &Written = &self.calls[c][w];
+                        earlier.slot.acked_by(u64::MAX).filter(|_| matches!(earlier.call(), Call::Pop { .. }))
                     };
                     if let Some(other) = self.items[i].takes.iter().filter_map(took_it).min() {
                         let words = format!("entry {} was delivered twice", self.items[i].describe());
@@ -272,7 +249,7 @@ impl<'a> Judge<'a> {
     /// Looks for pops that took an entry although one that certainly stood before it was there.
     fn read_order_of_deliveries(&mut self) {
         // Who acknowledges deliveries one by one is free to do so in any order.
-        if self.calls.iter().flatten().any(|called| matches!(called.call, Call::Ack(_))) {
+        if self.calls.iter().flatten().any(|called| matches!(called.call(), Call::Ack(_))) {
             return;
         }
         let slot = |&(c, w): &Id| -> &Slot { &self.calls[c][w].slot };
@@ -503,7 +480,7 @@ impl<'a> Judge<'a> {
         for (c, client) in self.calls.iter().enumerate() {
             for (w, called) in client.iter().enumerate() {
                 let Some(at) = called.slot.acked_by(until) else { continue };
-                if called.call == (Call::Pop { took: Took::Nothing }) {
+                if *called.call() == (Call::Pop { took: Took::Nothing }) {
                     continue;
                 }
                 judgement.acked += 1;
@@ -517,7 +494,7 @@ impl<'a> Judge<'a> {
                 if !self.keeps_prefix || !certain || is_promised || called.level == Durability::Async {
                     continue;
                 }
-                match &called.call {
+                match called.call() {
                     Call::Push { values, .. } if at < newest_push => {
                         let what = values.first().map_or("", |value| brief(value));
                         judgement.wrong.push(format!("entry {what:?} is missing although a later push is there"));
@@ -532,7 +509,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn called(&self, (client, call): Id) -> &Called {
+    fn called(&self, (client, call): Id) -> &Written {
         &self.calls[client][call]
     }
 
@@ -577,21 +554,21 @@ fn unexcused(due: &[usize], takers: &BTreeMap<usize, Vec<usize>>, pops: usize) -
 }
 
 /// What was there before, then everything that the clients began to push, batches together.
-fn items<'a>(base: &'a [Entry], calls: &'a [Vec<Called>]) -> Vec<Item<'a>> {
-    let old = |entry: &'a Entry| Item {
-        value: &entry.value,
+fn items<'a>(base: &[(u64, &'a str)], calls: &'a [Vec<Written>]) -> Vec<Item<'a>> {
+    let old = |&(index, value): &(u64, &'a str)| Item {
+        value,
         push: None,
         front: false,
         begin: 0,
         acked: Some(0),
-        told: Some((entry.index, 0)),
+        told: Some((index, 0)),
         takes: Vec::new(),
         vague: false,
     };
     let mut items: Vec<Item<'a>> = base.iter().map(old).collect();
     for (c, client) in calls.iter().enumerate() {
         for (w, called) in client.iter().enumerate() {
-            let Call::Push { end, values, indexes } = &called.call else { continue };
+            let Call::Push { end, values, indexes } = called.call() else { continue };
             let acked = called.slot.acked_by(u64::MAX);
             items.extend(values.iter().enumerate().map(|(place, value)| Item {
                 value,
@@ -616,6 +593,7 @@ fn brief(value: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oracle::contract::{self, Promises};
     use crate::result::Verdict;
     use crate::subject::Promise;
     use proptest::prelude::*;
@@ -629,41 +607,45 @@ mod tests {
         list.iter().map(|&(index, value)| entry(index, value)).collect()
     }
 
-    fn called(call: Call, begin: u64, outcome: Outcome) -> Called {
-        Called { call, level: Durability::Write, slot: Slot { begin, outcome } }
+    fn pairs(entries: &[Entry]) -> Vec<(u64, &str)> {
+        entries.iter().map(|entry| (entry.index, &entry.value[..])).collect()
     }
 
-    fn push_of(end: End, list: &[(u64, &str)], begin: u64, outcome: Outcome) -> Called {
+    fn called(call: Call, begin: u64, outcome: Outcome) -> Written {
+        Written { changes: Vec::new(), queue: Some(call), level: Durability::Write, slot: Slot { begin, outcome } }
+    }
+
+    fn push_of(end: End, list: &[(u64, &str)], begin: u64, outcome: Outcome) -> Written {
         let values = list.iter().map(|&(_, value)| value.to_owned()).collect();
         let acked = matches!(outcome, Outcome::Acked(_));
         let indexes = list.iter().map(|&(index, _)| index).filter(|_| acked).collect();
         called(Call::Push { end, values, indexes }, begin, outcome)
     }
 
-    fn push(index: u64, value: &str, begin: u64) -> Called {
+    fn push(index: u64, value: &str, begin: u64) -> Written {
         push_of(End::Back, &[(index, value)], begin, Outcome::Acked(begin + 4))
     }
 
-    fn front(index: u64, value: &str, begin: u64) -> Called {
+    fn front(index: u64, value: &str, begin: u64) -> Written {
         push_of(End::Front, &[(index, value)], begin, Outcome::Acked(begin + 4))
     }
 
-    fn pop(index: u64, value: &str, begin: u64) -> Called {
+    fn pop(index: u64, value: &str, begin: u64) -> Written {
         called(Call::Pop { took: Took::Entry(entry(index, value)) }, begin, Outcome::Acked(begin + 4))
     }
 
-    fn blind(begin: u64, outcome: Outcome) -> Called {
+    fn blind(begin: u64, outcome: Outcome) -> Written {
         called(Call::Pop { took: Took::Unknown }, begin, outcome)
     }
 
-    fn from_of(calls: &[Vec<Called>], promise: Promise) -> Vec<Vec<Option<u64>>> {
+    fn from_of(calls: &[Vec<Written>], promise: Promise) -> Vec<Vec<Option<u64>>> {
         let of = |w: &Written| if w.level == Durability::Sync { Promise::Power } else { promise };
-        promised_from(calls, &Promises { crash: Promise::Process, of: &of, keeps_prefix: true, syncs: &[] })
+        contract::promised_from(calls, &Promises { crash: Promise::Process, of: &of, keeps_prefix: true, syncs: &[] })
     }
 
     struct Case {
         base: Vec<Entry>,
-        calls: Vec<Vec<Called>>,
+        calls: Vec<Vec<Written>>,
         promise: Promise,
         keeps_prefix: bool,
     }
@@ -671,7 +653,7 @@ mod tests {
     impl Case {
         fn judge(&self, found: &[(u64, &str)], until: u64) -> Judgement {
             let from = from_of(&self.calls, self.promise);
-            Judge::new(&self.base, &self.calls, &from, self.keeps_prefix).judge(&entries(found), until)
+            Judge::new(&pairs(&self.base), &self.calls, &from, self.keeps_prefix).judge(&entries(found), until)
         }
 
         #[track_caller]
@@ -689,11 +671,11 @@ mod tests {
         }
     }
 
-    fn promised(calls: Vec<Vec<Called>>) -> Case {
+    fn promised(calls: Vec<Vec<Written>>) -> Case {
         Case { base: Vec::new(), calls, promise: Promise::Process, keeps_prefix: true }
     }
 
-    fn unpromised(calls: Vec<Vec<Called>>) -> Case {
+    fn unpromised(calls: Vec<Vec<Written>>) -> Case {
         Case { promise: Promise::None, ..promised(calls) }
     }
 
@@ -962,7 +944,7 @@ mod tests {
     /// A queue in memory that logs its effects and, when it crashes, keeps a prefix of them.
     struct Reference {
         base: Vec<Entry>,
-        calls: Vec<Vec<Called>>,
+        calls: Vec<Vec<Written>>,
         /// When each effect came about, whether it was promised on return, and what it did.
         effects: Vec<(u64, Id, Effect)>,
     }
@@ -977,12 +959,12 @@ mod tests {
         fn run(steps: &[Step]) -> Self {
             let base = entries(&[(1, "base-1"), (2, "base-2")]);
             let mut queue: VecDeque<Entry> = base.iter().cloned().collect();
-            let mut calls: Vec<Vec<Called>> = vec![Vec::new(); 3];
+            let mut calls: Vec<Vec<Written>> = vec![Vec::new(); 3];
             let (mut effects, mut next) = (Vec::new(), 3);
             for (n, &(c, kind, level, end)) in steps.iter().enumerate() {
                 let begin = 100 + n as u64 * 10;
                 // A client waits for its call, so an end that was put off comes before the next begins.
-                if let Some(Called { slot: Slot { outcome: Outcome::Acked(at) | Outcome::Failed(at), .. }, .. }) =
+                if let Some(Written { slot: Slot { outcome: Outcome::Acked(at) | Outcome::Failed(at), .. }, .. }) =
                     calls[c].last_mut()
                 {
                     *at = (*at).min(begin - 1);
@@ -1015,7 +997,7 @@ mod tests {
                 };
                 let outcome = if failed { Outcome::Failed(at) } else { Outcome::Acked(at) };
                 let level = if level == 0 { Durability::Sync } else { Durability::Write };
-                calls[c].push(Called { call, level, slot: Slot { begin, outcome } });
+                calls[c].push(Written { changes: Vec::new(), queue: Some(call), level, slot: Slot { begin, outcome } });
             }
             Self { base, calls, effects }
         }
@@ -1043,7 +1025,7 @@ mod tests {
         }
 
         /// What a history knows that ends with a kill at `until`: not what a call in flight would have returned.
-        fn killed(&self, until: u64) -> Vec<Vec<Called>> {
+        fn killed(&self, until: u64) -> Vec<Vec<Written>> {
             let mut calls = self.calls.clone();
             for client in &mut calls {
                 client.retain(|called| called.slot.begin < until);
@@ -1052,7 +1034,7 @@ mod tests {
                         && at >= until
                     {
                         called.slot.outcome = Outcome::Unknown;
-                        match &mut called.call {
+                        match called.queue.as_mut().unwrap() {
                             Call::Push { indexes, .. } => indexes.clear(),
                             Call::Pop { took } => *took = Took::Unknown,
                             Call::Ack(_) => {}
@@ -1083,14 +1065,14 @@ mod tests {
             let from = reference.promised();
             let found = reference.crashed(&from, until, share);
             for keeps_prefix in [true, false] {
-                let judgement = Judge::new(&reference.base, &reference.calls, &from, keeps_prefix).judge(&found, until);
+                let judgement = Judge::new(&pairs(&reference.base), &reference.calls, &from, keeps_prefix).judge(&found, until);
                 prop_assert_eq!(judgement.verdict(), Verdict::Survived, "{:?}", judgement.wrong);
                 if share == 255 {
                     prop_assert_eq!(judgement.lost_acked, 0);
                 }
             }
             let calls = reference.killed(until);
-            let judgement = Judge::new(&reference.base, &calls, &from, true).judge(&found, until);
+            let judgement = Judge::new(&pairs(&reference.base), &calls, &from, true).judge(&found, until);
             prop_assert_eq!(judgement.verdict(), Verdict::Survived, "{:?}", judgement.wrong);
         }
 
@@ -1102,7 +1084,7 @@ mod tests {
             let until = 100 + cut * (steps.len() as u64 * 10 + 70) / 1000;
             let from = reference.promised();
             let found = reference.crashed(&from, until, share);
-            let judge = Judge::new(&reference.base, &reference.calls, &from, true);
+            let judge = Judge::new(&pairs(&reference.base), &reference.calls, &from, true);
             let is_promised = |(c, w): Id| from[c][w].is_some_and(|from| from < until);
             let convicted = |found: &[Entry], what: &str| {
                 let judgement = judge.judge(found, until);

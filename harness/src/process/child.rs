@@ -5,12 +5,12 @@
 //! never killed.
 
 use super::probe::{Aim, ProbeFs};
-use crate::history::{History, Moment};
+use crate::history::{History, Moment, Note, fingerprint};
 use crate::measure::clock::Clock;
-use crate::subject::{Change, Contents, Ordered, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
+use crate::subject::{Contents, Ordered, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
 use crate::workload::Workload;
 use crate::workload::growth::{self, Recovery};
-use crate::workload::stream::{Action, Call};
+use crate::workload::stream::Answer;
 use engine::Durability;
 use engine::fs::{Fs, RealFs};
 use serde::{Deserialize, Serialize};
@@ -199,28 +199,21 @@ fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, c
             std::thread::sleep(Duration::from_secs(3600));
         }
         history.begin(client, number);
-        let outcome = perform(session, &call);
-        history.end(client, number, outcome.is_ok());
+        let answer = call.make(session);
+        if let Ok(answer) = &answer {
+            note(history, client, number, answer);
+        }
+        history.end(client, number, answer.is_ok());
     }
     Ok(())
 }
 
-/// Makes one call.
-pub fn perform(session: &dyn Session, call: &Call) -> Result<(), SubjectError> {
-    match &call.action {
-        Action::Get { table, key } => session
-            .get(*table, key, &mut |text| {
-                std::hint::black_box(text);
-            })
-            .map(drop),
-        Action::Write { changes, level } => match &changes[..] {
-            [one] => session.apply(Change { table: one.table, key: &one.key, value: one.value.as_deref() }, *level),
-            many => {
-                let borrowed: Vec<Change<'_>> =
-                    many.iter().map(|c| Change { table: c.table, key: &c.key, value: c.value.as_deref() }).collect();
-                session.batch(&borrowed, *level)
-            }
-        },
+/// Notes which entry of a queue a call was about.
+fn note(history: &History, client: u64, call: u64, answer: &Answer) {
+    match answer {
+        Answer::Pushed(index) => history.note(client, call, Note { index: *index, text: 0 }),
+        Answer::Popped(Some((index, text))) => history.note(client, call, Note { index: *index, text: fingerprint(text) }),
+        Answer::Popped(None) | Answer::Done => {}
     }
 }
 

@@ -1,6 +1,6 @@
 //! One repetition of a benchmark: one process with one directory on the real disk.
 
-use super::child::{FillTask, StoreSpec, Task, ordered_of, perform};
+use super::child::{FillTask, StoreSpec, Task, ordered_of, };
 use super::supervisor::{Ended, start};
 use crate::measure::clock::Clock;
 use crate::measure::counters::{Calls, CountingFs};
@@ -472,9 +472,9 @@ fn draw(stream: &mut Stream, operation: &mut Vec<Call>) {
 fn perform_timed(session: &dyn Session, operation: &[Call], clock: &Clock, due: Option<u64>, done: &mut Client) -> u64 {
     let start = clock.now();
     // A failed call does not keep the rest from being made.
-    let failed = operation.iter().filter(|call| perform(session, call).is_err()).count() > 0;
+    let failed = operation.iter().filter(|call| call.make(session).is_err()).count() > 0;
     let end = clock.now();
-    done.writes += operation.iter().filter(|call| matches!(call.action, Action::Write { .. })).count() as u64;
+    done.writes += operation.iter().filter(|call| !matches!(call.action, Action::Get { .. })).count() as u64;
     done.calls += operation.len() as u64;
     let op = done.op(operation.last().map_or("none", |call| call.op));
     op.service.record(end - start);

@@ -9,7 +9,8 @@ use super::power::record::{Opener, Pace, Recording, Run, Step, disk, files, slot
 use super::power::recover::{guarded, recover};
 use crate::crash::{Call, Layout, Mark, Model, Op, Strategy, Trace, View};
 use crate::history::Outcome;
-use crate::oracle::kv::{Judge, Written};
+use crate::oracle::Judge;
+use crate::oracle::kv::Written;
 use crate::result::{Crash, FaultCounts, Finding, Role, Verdict};
 use crate::scenario::CellPlan;
 use crate::subject::{Contents, Subject};

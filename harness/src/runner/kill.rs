@@ -2,21 +2,23 @@
 //! in the same store, because some bugs need a second crash.
 
 use crate::exit_code;
-use crate::history::{History, Moment};
+use crate::history::{History, Moment, Note, Outcome, fingerprint};
 use crate::measure::clock::{Clock, boot_ns};
 use crate::measure::histogram::Latencies;
 use crate::oracle::contract::{Promises, promised_from};
-use crate::oracle::kv::{Judge, Judgement, Written};
+use crate::oracle::Judge;
+use crate::oracle::kv::{Judgement, Written};
 use crate::process::child::{Dump, DumpTask, StoreSpec, Task, WriteTask};
 use crate::process::supervisor::{Ended, start};
 use crate::result::{Crash, Finding, Money, Role, Verdict};
 use crate::scenario::CellPlan;
-use crate::subject::{Contents, Promise, Subject};
+use crate::subject::{Contents, Promise, Subject, entries_of};
 use crate::workload::Workload;
 use crate::workload::hub;
 use crate::workload::random::rng;
-use crate::workload::stream::{Action, Meaning};
+use crate::workload::stream::{Action, Answer, Call, Meaning};
 use rand::RngExt;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -219,7 +221,8 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
     child.kill()?;
     let moment = history.moment();
     let dump = dump(&store, work, Duration::from_millis(cell.plan.kill.timeout_ms))?;
-    let (writes, meanings) = asked(cell, shot.number, &history);
+    let (mut writes, notes) = asked(cell, shot.number, &history);
+    answer(&mut writes, &notes, base);
     let mut judgement = Judgement::default();
     let mut money = None;
     if let Ok(Dump { contents: Ok(contents), .. }) = &dump {
@@ -229,7 +232,7 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
         // The history ends with the process: whatever stands in it happened before the crash.
         judgement = Judge::new(base, &writes, &from, keeps_prefix).judge(contents, u64::MAX);
         if let Workload::Hub(_) = cell.plan.workload {
-            money = Some(count_money(&writes, &meanings, &judgement, contents));
+            money = Some(count_money(&writes, &notes, &judgement, contents));
         }
     }
     let window_ns = judgement.oldest_lost.map_or(0, |at| crashed_at.saturating_sub(at));
@@ -272,30 +275,57 @@ fn full(status: ExitStatus, words: &str) -> io::Result<()> {
 }
 
 /// What the clients had asked for when they were killed: their streams again, as far as they came.
-fn asked(cell: &CellPlan, round: u64, history: &History) -> (Vec<Vec<Written>>, Vec<Vec<Meaning>>) {
+fn asked(cell: &CellPlan, round: u64, history: &History) -> (Vec<Vec<Written>>, Vec<Vec<Noted>>) {
     let level = cell.level.parse().unwrap_or(engine::Durability::Write);
-    let (mut writes, mut meanings) = (Vec::new(), Vec::new());
+    let (mut writes, mut notes) = (Vec::new(), Vec::new());
     for client in 0..cell.plan.workload.clients() {
         let stream = cell.plan.workload.stream(level, cell.seed, round, client).into_iter().flatten();
-        let (mut own, mut means) = (Vec::new(), Vec::new());
-        for (slot, call) in history.row(client).into_iter().zip(stream) {
-            if let Action::Write { changes, level } = call.action {
-                own.push(Written { changes, level, slot });
-                means.push(call.meaning);
+        let (mut own, mut noted) = (Vec::new(), Vec::new());
+        for (number, (slot, call)) in history.row(client).into_iter().zip(stream).enumerate() {
+            if let Some(write) = Written::of(&call) {
+                own.push(Written { slot, ..write });
+                noted.push((call, history.noted(client, number as u64)));
             }
         }
         writes.push(own);
-        meanings.push(means);
+        notes.push(noted);
     }
-    (writes, meanings)
+    (writes, notes)
 }
 
-fn count_money(writes: &[Vec<Written>], meanings: &[Vec<Meaning>], judgement: &Judgement, contents: &Contents) -> Money {
+/// A call on a store, and what was noted of its answer.
+type Noted = (Call, Option<Note>);
+
+/// Fills in what calls on a queue returned: the texts are those that somebody pushed.
+fn answer(writes: &mut [Vec<Written>], notes: &[Vec<Noted>], base: &Contents) {
+    let mut texts: HashMap<u64, String> = HashMap::new();
+    let pushed = notes.iter().flatten().filter_map(|(call, _)| match &call.action {
+        Action::Push { values, .. } => Some(values.iter().map(String::as_str)),
+        _ => None,
+    });
+    for text in pushed.flatten().chain(entries_of(base).into_iter().map(|(_, text)| text)) {
+        texts.insert(fingerprint(text), text.to_owned());
+    }
+    for (write, (call, note)) in writes.iter_mut().flatten().zip(notes.iter().flatten()) {
+        if !matches!(write.slot.outcome, Outcome::Acked(_)) {
+            continue;
+        }
+        let text = |note: &Note| texts.get(&note.text).cloned().unwrap_or_else(|| format!("bytes of print {:016x}", note.text));
+        let answer = match (&call.action, note) {
+            (Action::Push { .. }, Some(note)) => Answer::Pushed(note.index),
+            (Action::Pop { .. }, note) => Answer::Popped(note.as_ref().map(|note| (note.index, text(note)))),
+            _ => Answer::Done,
+        };
+        write.answered(call, &answer);
+    }
+}
+
+fn count_money(writes: &[Vec<Written>], notes: &[Vec<Noted>], judgement: &Judgement, contents: &Contents) -> Money {
     let mut money = Money::default();
-    for (client, means) in meanings.iter().enumerate() {
-        for (number, meaning) in means.iter().enumerate() {
-            let Meaning::Voucher { wei } = *meaning else { continue };
-            if !matches!(writes[client][number].slot.outcome, crate::history::Outcome::Acked(_)) {
+    for (client, notes) in notes.iter().enumerate() {
+        for (number, (call, _)) in notes.iter().enumerate() {
+            let Meaning::Voucher { wei } = call.meaning else { continue };
+            if !matches!(writes[client][number].slot.outcome, Outcome::Acked(_)) {
                 continue;
             }
             money.payments_acked += 1;

@@ -9,7 +9,8 @@ use super::power::campaign::Floors;
 use super::power::record::{HOME, Opener, Pace, Recording, files, record, steps};
 use super::power::recover::recover;
 use crate::crash::{Layout, Mark, Model, View};
-use crate::oracle::kv::Judge;
+use crate::oracle::{Judge, queue};
+use crate::oracle::kv::Written;
 use crate::result::{Crash, FaultCounts, Finding, Role, Verdict};
 use crate::scenario::CellPlan;
 use crate::subject::{Contents, Subject};
@@ -175,17 +176,25 @@ fn specimens(opener: &Opener<'_>, recording: &Recording) -> Result<Vec<Specimen>
         let contents = recover(opener, &disk).contents?;
         Ok(Specimen { name, files, older: older.clone(), contents, covered })
     };
-    let acked = |w: &crate::oracle::kv::Written| w.slot.acked_by(u64::MAX);
+    let acked = |w: &Written| w.slot.acked_by(u64::MAX);
     let all = recording.writes.iter().map(|c| c.iter().map(acked).collect()).collect();
     Ok(vec![make("closed", recording.trace.end, all)?, make("killed", closing, covered(recording, &floors))?])
 }
 
-/// A promised write is safe from being cut when a record written after its sync could tell of it.
+/// A promised write is safe from being cut when a record written after its sync could tell of it: in the same file, so
+/// that what was put into a queue says nothing of what was taken out.
 fn covered(recording: &Recording, floors: &Floors) -> Vec<Vec<Option<u64>>> {
-    let logged = |w: &&crate::oracle::kv::Written| w.level != Durability::Async && w.slot.acked_by(u64::MAX).is_some();
-    let last = recording.writes.iter().flatten().filter(logged).map(|w| w.slot.begin).max().unwrap_or(0);
-    let safe = |from: &Option<u64>| from.filter(|from| *from < last);
-    floors.power.iter().map(|client| client.iter().map(safe).collect()).collect()
+    let logged = |w: &&Written| w.level != Durability::Async && w.slot.acked_by(u64::MAX).is_some();
+    let takes = |w: &Written| w.queue.as_ref().is_some_and(|call| !matches!(call, queue::Call::Push { .. }));
+    let told = |w: &&Written| !matches!(w.queue, Some(queue::Call::Pop { took: queue::Took::Nothing }));
+    let last = |took: bool| {
+        let same = recording.writes.iter().flatten().filter(logged).filter(told).filter(|w| takes(w) == took);
+        same.map(|w| w.slot.begin).max().unwrap_or(0)
+    };
+    let last = [last(false), last(true)];
+    let safe = |(from, w): (&Option<u64>, &Written)| from.filter(|from| *from < last[usize::from(takes(w))]);
+    let clients = floors.power.iter().zip(&recording.writes);
+    clients.map(|(floors, writes)| floors.iter().zip(writes).map(safe).collect()).collect()
 }
 
 fn judge(

@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod canary;
+pub mod fifo;
 pub mod lsm;
 mod registry;
 pub mod typed;
@@ -140,7 +141,10 @@ pub type Contents = Vec<BTreeMap<String, String>>;
 /// An open store. All methods may be called from many threads.
 pub trait Session: Send + Sync {
     /// Makes one change and returns when it is as durable as `level` and policy demand.
-    fn apply(&self, change: Change<'_>, level: Durability) -> Result<(), SubjectError>;
+    fn apply(&self, change: Change<'_>, level: Durability) -> Result<(), SubjectError> {
+        let _ = (change, level);
+        Err(SubjectError::Unsupported("keys"))
+    }
 
     /// Makes several changes that happen together or not at all.
     fn batch(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
@@ -149,7 +153,10 @@ pub trait Session: Send + Sync {
     }
 
     /// Looks at a value; whether it is there.
-    fn get(&self, table: usize, key: &str, look: &mut dyn FnMut(&str)) -> Result<bool, SubjectError>;
+    fn get(&self, table: usize, key: &str, look: &mut dyn FnMut(&str)) -> Result<bool, SubjectError> {
+        let _ = (table, key, look);
+        Err(SubjectError::Unsupported("keys"))
+    }
 
     /// Makes everything durable that was acknowledged before the call.
     fn sync(&self) -> Result<(), SubjectError>;
@@ -188,6 +195,11 @@ pub trait Session: Send + Sync {
 
     /// The interface of a store of ordered bytes, for the benchmarks of such stores.
     fn ordered(&self) -> Option<&dyn Ordered> {
+        None
+    }
+
+    /// The interface of a queue, for workloads of queues. Its [`Session::contents`] are a [`line`].
+    fn fifo(&self) -> Option<&dyn Fifo> {
         None
     }
 
@@ -243,6 +255,51 @@ pub trait Ordered: Send + Sync {
 
     /// Reclaims all the space it can.
     fn compact(&self) -> Result<(), SubjectError>;
+}
+
+/// A queue. Entries have an index that no other entry of it ever has.
+pub trait Fifo: Send + Sync {
+    /// Puts entries in, all or none, and returns the index of the first; the others follow it.
+    fn push(&self, values: &[&[u8]], end: End, level: Durability) -> Result<u64, SubjectError>;
+
+    /// Takes up to `most` of the oldest entries out and looks at each; how many there were.
+    fn pop(&self, most: usize, level: Durability, look: &mut dyn FnMut(u64, &[u8])) -> Result<usize, SubjectError>;
+
+    /// Hands the oldest entry out without taking it; whether there was one.
+    fn hold(&self, look: &mut dyn FnMut(u64, &[u8])) -> Result<bool, SubjectError> {
+        let _ = look;
+        Err(SubjectError::Unsupported("acknowledgements"))
+    }
+
+    /// Takes out an entry that was handed out.
+    fn acknowledge(&self, index: u64, level: Durability) -> Result<(), SubjectError> {
+        let _ = (index, level);
+        Err(SubjectError::Unsupported("acknowledgements"))
+    }
+}
+
+/// Where a push puts its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// Behind everything that is there.
+    #[default]
+    Back,
+    /// In front of everything that is there.
+    Front,
+}
+
+/// The contents of a queue: one table, from the place in the line to the index and the text of the entry.
+pub fn line(entries: impl IntoIterator<Item = (u64, String)>) -> Contents {
+    let row = |(place, (index, text)): (usize, (u64, String))| (format!("{place:010}"), format!("{index} {text}"));
+    vec![entries.into_iter().enumerate().map(row).collect()]
+}
+
+/// The entries of such contents, in their order: index and text.
+pub fn entries_of(line: &Contents) -> Vec<(u64, &str)> {
+    let row = |row: &'_ String| row.split_once(' ').and_then(|(index, _)| index.parse().ok());
+    let entry = |text| Some((row(text)?, &text[text.find(' ')? + 1..]));
+    line.iter().flat_map(BTreeMap::values).filter_map(entry).collect()
 }
 
 /// What a store could not do.

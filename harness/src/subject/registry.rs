@@ -1,6 +1,6 @@
 //! The subjects of this build, by name.
 
-use super::{Subject, baseline, canary, lsm, typed};
+use super::{Subject, baseline, canary, fifo, lsm, typed};
 use std::sync::Arc;
 
 /// Every subject that this binary has.
@@ -22,6 +22,7 @@ impl Registry {
     pub fn new(own: Vec<Arc<dyn Subject>>) -> Self {
         let mut subjects: Vec<Arc<dyn Subject>> =
             vec![Arc::new(typed::Typed), Arc::new(lsm::Lsm::DEFAULT), Arc::new(lsm::Lsm::LZ4), Arc::new(lsm::Lsm::SMALL)];
+        subjects.extend([fifo::Fifo::DEFAULT, fifo::Fifo::SMALL].map(|fifo| Arc::new(fifo) as Arc<dyn Subject>));
         subjects.extend(baseline::all());
         subjects.extend(canary::controls());
         subjects.extend(canary::all());

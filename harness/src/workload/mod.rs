@@ -8,6 +8,7 @@ pub mod hub;
 pub mod load;
 pub mod mixed;
 pub mod outcome;
+pub mod queue;
 pub mod random;
 pub mod script;
 pub mod stream;
@@ -43,6 +44,8 @@ pub enum Workload {
     Compaction(growth::Compaction),
     /// Time to first payment.
     Ttfp(ttfp::TtfpSpec),
+    /// Producers and consumers.
+    Queue(queue::Queue),
     /// Calls written down one by one.
     Script(script::Script),
 }
@@ -53,6 +56,7 @@ impl Workload {
         let names: &[&str] = match self {
             Workload::Script(spec) => return spec.tables(),
             Workload::Mixed(_) => &mixed::TABLES,
+            Workload::Queue(_) => &queue::TABLES,
             Workload::Hub(_) => &hub::TABLES,
             Workload::Commit(_) => &commit::TABLES,
             Workload::GoPersist(_)
@@ -71,6 +75,7 @@ impl Workload {
     pub fn clients(&self) -> u64 {
         match self {
             Workload::Mixed(spec) => spec.clients.max(1),
+            Workload::Queue(spec) => spec.clients(),
             Workload::Hub(spec) => spec.clients.max(1),
             Workload::Commit(spec) => spec.clients.max(1),
             Workload::GoPersist(spec) => spec.threads.max(1),
@@ -96,6 +101,7 @@ impl Workload {
     pub fn stream(&self, level: Durability, seed: u64, round: u64, client: u64) -> Option<Stream> {
         match self {
             Workload::Mixed(spec) => Some(mixed::stream(spec, seed, round, client)),
+            Workload::Queue(spec) => Some(queue::stream(spec, seed, round, client)),
             Workload::Hub(spec) => Some(hub::stream(spec, level, seed, round, client)),
             Workload::Commit(spec) => Some(commit::stream(spec, level, round, client)),
             Workload::Script(spec) => Some(script::stream(spec, client)),

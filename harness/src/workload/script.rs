@@ -1,7 +1,7 @@
 //! Calls written down one by one: for regressions, and for questions that no generator asks.
 
 use super::stream::{Call, OwnedChange, Stream};
-use crate::subject::Table;
+use crate::subject::{End, Table};
 use engine::Durability;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct Script {
     pub steps: Vec<ScriptStep>,
 }
 
-/// One thing to do. Exactly one of `changes`, `get` and `owner` says what.
+/// One thing to do. Exactly one of `changes`, `get`, `push`, `pop` and `owner` says what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ScriptStep {
@@ -31,9 +31,28 @@ pub struct ScriptStep {
     /// A read: table and key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub get: Option<(usize, String)>,
+    /// Entries that are put into a queue, all or none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub push: Vec<String>,
+    /// Where they are put.
+    #[serde(skip_serializing_if = "is_back")]
+    pub end: End,
+    /// The oldest entry of a queue is taken out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pop: Option<Pop>,
     /// Something the owner does: `sync`, `shrink` or `reopen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+}
+
+/// How the oldest entry of a queue is taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pop {
+    /// At once.
+    Take,
+    /// It is handed out, and taken out when that is acknowledged.
+    Acknowledge,
 }
 
 /// What the owner of a store does.
@@ -48,6 +67,10 @@ pub enum Owner {
     Reopen,
 }
 
+fn is_back(end: &End) -> bool {
+    *end == End::Back
+}
+
 fn is_zero(client: &usize) -> bool {
     *client == 0
 }
@@ -59,6 +82,12 @@ impl ScriptStep {
             return Some(Call::get("get", *table, key.clone()).ends());
         }
         let level = self.level.as_deref().map_or(Durability::Write, |l| l.parse().unwrap_or(Durability::Write));
+        if !self.push.is_empty() {
+            return Some(Call::push("push", level, self.push.clone(), self.end).ends());
+        }
+        if let Some(pop) = self.pop {
+            return Some(Call::pop("pop", level, pop == Pop::Acknowledge).ends());
+        }
         (!self.changes.is_empty()).then(|| Call::batch("write", level, self.changes.clone()).ends())
     }
 }
@@ -77,9 +106,15 @@ impl Script {
     /// What is wrong with it, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         for (number, step) in self.steps.iter().enumerate() {
-            let kinds = [!step.changes.is_empty(), step.get.is_some(), step.owner.is_some()];
+            let kinds = [
+                !step.changes.is_empty(),
+                step.get.is_some(),
+                !step.push.is_empty(),
+                step.pop.is_some(),
+                step.owner.is_some(),
+            ];
             if kinds.iter().filter(|k| **k).count() != 1 {
-                return Err(format!("step {number} of the script must have exactly one of changes, get and owner"));
+                return Err(format!("step {number} of the script must have exactly one of changes, get, push, pop and owner"));
             }
             if let Some(level) = &step.level
                 && level.parse::<Durability>().is_err()

@@ -4,6 +4,7 @@
 //! **Invariant:** clients own their keys: no two streams of a workload write the same key.
 
 use super::random::Rng;
+use crate::subject::{Change, End, Session, SubjectError};
 use engine::Durability;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,33 @@ pub enum Action {
         /// The durability asked for.
         level: Durability,
     },
+    /// Puts entries into a queue, all or none.
+    Push {
+        /// Their texts.
+        values: Vec<String>,
+        /// Where.
+        end: End,
+        /// The durability asked for.
+        level: Durability,
+    },
+    /// Takes the oldest entry out of a queue.
+    Pop {
+        /// The durability asked for.
+        level: Durability,
+        /// Whether it is handed out first and taken out when that is acknowledged, which is one call here.
+        acknowledged: bool,
+    },
+}
+
+/// What a call returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing that a judge wants to know.
+    Done,
+    /// The index of the first entry that was put in.
+    Pushed(u64),
+    /// The entry that was taken: its index and text.
+    Popped(Option<(u64, String)>),
 }
 
 /// A change that owns its strings.
@@ -51,6 +79,12 @@ pub struct OwnedChange {
     /// The new value; `None` deletes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+}
+
+impl OwnedChange {
+    fn borrow(&self) -> Change<'_> {
+        Change { table: self.table, key: &self.key, value: self.value.as_deref() }
+    }
 }
 
 /// What a write means to the payment network.
@@ -79,9 +113,52 @@ impl Call {
         Self { op, last: false, action: Action::Write { changes, level }, meaning: Meaning::None }
     }
 
+    /// Entries that are put into a queue.
+    pub fn push(op: &'static str, level: Durability, values: Vec<String>, end: End) -> Self {
+        Self { op, last: false, action: Action::Push { values, end, level }, meaning: Meaning::None }
+    }
+
+    /// The oldest entry of a queue that is taken out.
+    pub fn pop(op: &'static str, level: Durability, acknowledged: bool) -> Self {
+        Self { op, last: false, action: Action::Pop { level, acknowledged }, meaning: Meaning::None }
+    }
+
     /// A read.
     pub fn get(op: &'static str, table: usize, key: String) -> Self {
         Self { op, last: false, action: Action::Get { table, key }, meaning: Meaning::None }
+    }
+
+    /// Makes the call.
+    pub fn make(&self, session: &dyn Session) -> Result<Answer, SubjectError> {
+        let fifo = || session.fifo().ok_or(SubjectError::Unsupported("queue"));
+        let black_box = |text: &str| {
+            std::hint::black_box(text);
+        };
+        match &self.action {
+            Action::Get { table, key } => session.get(*table, key, &mut { black_box }).map(|_| Answer::Done),
+            Action::Write { changes, level } => {
+                match &changes[..] {
+                    [one] => session.apply(one.borrow(), *level),
+                    many => session.batch(&many.iter().map(OwnedChange::borrow).collect::<Vec<_>>(), *level),
+                }
+                .map(|()| Answer::Done)
+            }
+            Action::Push { values, end, level } => {
+                let values: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
+                fifo()?.push(&values, *end, *level).map(Answer::Pushed)
+            }
+            Action::Pop { level, acknowledged } => {
+                let mut taken = None;
+                let mut look = |index, value: &[u8]| taken = Some((index, String::from_utf8_lossy(value).into_owned()));
+                if *acknowledged {
+                    fifo()?.hold(&mut look)?;
+                    taken.iter().try_for_each(|(index, _)| fifo()?.acknowledge(*index, *level))?;
+                } else {
+                    fifo()?.pop(1, *level, &mut look)?;
+                }
+                Ok(Answer::Popped(taken))
+            }
+        }
     }
 
     /// The same call with a meaning.

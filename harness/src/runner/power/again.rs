@@ -7,8 +7,11 @@ use super::campaign::{Budget, Campaign, Floors};
 use super::record::{Opener, Pace, Recording, Run, Step, record, slots};
 use super::recover::{guarded, recover};
 use crate::crash::{Files, Layout, Mark, Model, Node, Op, State, Strategy, Trace, View};
+use crate::oracle::kv::Written;
+use crate::oracle::queue;
 use crate::result::Verdict;
-use crate::subject::Promise;
+use crate::subject::{End, Promise};
+use crate::workload::Workload;
 use crate::workload::stream::{Call, OwnedChange};
 use engine::Durability;
 use engine::fs::{MemFs, TraceFs};
@@ -26,6 +29,9 @@ const STRATEGIES: [Strategy; 6] =
 fn steps(opener: &Opener<'_>, retry: &[OwnedChange]) -> Vec<Step> {
     let put =
         |table: usize, key: &str| OwnedChange { table, key: format!("again-{key}"), value: Some(format!("again|{key}|{table}")) };
+    if let Workload::Queue(_) = opener.cell.plan.workload {
+        return queue_steps(retry);
+    }
     let tables = opener.tables.len();
     let calls = [
         Call::batch("again", Durability::Write, vec![put(0, "a")]),
@@ -38,6 +44,35 @@ fn steps(opener: &Opener<'_>, retry: &[OwnedChange]) -> Vec<Step> {
     ];
     let retry = (!retry.is_empty()).then(|| Call::batch("retry", Durability::Write, retry.to_vec()));
     retry.into_iter().chain(calls).map(|call| Step::Call { client: 0, call }).collect()
+}
+
+/// The same on a queue: entries at its back and in front, taken out and put in.
+fn queue_steps(retry: &[OwnedChange]) -> Vec<Step> {
+    let text = |name: &str| format!("again|{name}");
+    let push = |level, names: &[&str], end| Call::push("again", level, names.iter().map(|n| text(n)).collect(), end);
+    let calls = [
+        push(Durability::Write, &["a"], End::Back),
+        Call::pop("again", Durability::Write, false),
+        push(Durability::Write, &["b", "c"], End::Back),
+        push(Durability::Sync, &["d"], End::Front),
+        Call::pop("again", Durability::Sync, true),
+    ];
+    // No entry may be there twice, so it is another of the same length.
+    let other = |text: &String| format!("A{}", text.get(1..).unwrap_or_default());
+    let retry: Vec<String> = retry.iter().filter_map(|change| change.value.as_ref().map(other)).collect();
+    let retry = (!retry.is_empty()).then(|| Call::push("retry", Durability::Write, retry, End::Back));
+    retry.into_iter().chain(calls).map(|call| Step::Call { client: 0, call }).collect()
+}
+
+/// A write to be asked for again; of entries that were put into a queue, their texts.
+pub(crate) fn again(write: &Written) -> Vec<OwnedChange> {
+    match &write.queue {
+        Some(queue::Call::Push { values, .. }) => {
+            let text = |value: &String| OwnedChange { table: 0, key: String::new(), value: Some(value.clone()) };
+            values.iter().map(text).collect()
+        }
+        _ => write.changes.clone(),
+    }
 }
 
 /// Uses a store that recovers from these files, and cuts the power again; what breaks a promise then.

@@ -1,13 +1,14 @@
 //! One recorded run, crashed everywhere: states are built, told apart by image, opened once, and judged
 //! against what was promised at each crash point at which they may arise.
 
-use super::again::after_power_loss;
+use super::again::{after_power_loss, again};
 use super::record::{HOME, Opener, Recording};
 use super::recover::{Recovered, recover};
 use crate::crash::{Files, Layout, Model, State, Strategy, Trace, View};
 use crate::measure::clock::Clock;
 use crate::oracle::contract::{Promises, promised_from};
-use crate::oracle::kv::{Judge, Written};
+use crate::oracle::Judge;
+use crate::oracle::kv::Written;
 use crate::result::{ModelCounts, Verdict};
 use crate::subject::{Contents, Promise};
 use crate::workload::stream::OwnedChange;
@@ -181,6 +182,9 @@ impl Floors {
     pub(crate) fn new(opener: &Opener<'_>, recording: &Recording) -> Self {
         let policy = |table: usize| opener.tables[table].sync.map_or(opener.cell.sync.0, |p| p.0);
         let of = |write: &Written| {
+            if write.queue.is_some() {
+                return opener.subject.promise(opener.cell.sync.0, write.level);
+            }
             let promises = write.changes.iter().map(|c| opener.subject.promise(policy(c.table), write.level));
             promises.max().unwrap_or(Promise::None)
         };
@@ -402,7 +406,7 @@ impl<'a> Campaign<'a> {
         tally.by_depth[depth as usize] += 1;
         let kept = (self.budget.again && depth == 0).then(|| files.clone());
         let disk = MemFs::with_files(dirs, files);
-        let Recovered { contents, second, recovery, .. } = recover(self.opener, &disk);
+        let Recovered { contents, second, repaired, recovery } = recover(self.opener, &disk);
         let outcome = match contents {
             Err((verdict, words)) => Outcome::Fails(verdict, words),
             Ok(contents) => {
@@ -415,7 +419,7 @@ impl<'a> Campaign<'a> {
         };
         if let Some(files) = kept
             && let Outcome::Shows(shown) = outcome
-            && self.is_sampled(digest, recovery.is_some())
+            && self.is_sampled(digest, recovery.is_some() || repaired.is_some())
         {
             self.sampled += 1;
             self.samples.push((files.into_iter().collect(), shown));
@@ -431,8 +435,8 @@ impl<'a> Campaign<'a> {
         (image, digest)
     }
 
-    /// Whether to use a recovered store again: the first of those whose recovery changed something, and a few
-    /// of all.
+    /// Whether to use a recovered store again: the first of those whose recovery changed something, or said that it
+    /// did, and a few of all.
     fn is_sampled(&mut self, digest: u128, changed: bool) -> bool {
         (changed && self.sampled < SECOND_CRASHES) || digest.is_multiple_of(251)
     }
@@ -453,7 +457,7 @@ impl<'a> Campaign<'a> {
         let missing = self.judge.judge(&self.contents[shown as usize], u64::MAX).missing;
         let lost = writes.iter().zip(&missing).flat_map(|(client, missing)| client.iter().zip(missing));
         let lost = lost.filter(|(_, missing)| **missing).map(|(write, _)| write);
-        lost.min_by_key(|write| write.slot.begin).map(|write| write.changes.clone()).unwrap_or_default()
+        lost.min_by_key(|write| write.slot.begin).map(again).unwrap_or_default()
     }
 
     fn crash_recovery(&mut self, recovery: &Trace, parent: u32, depth: u64, tally: &mut Tally) -> Vec<(u32, u64, State)> {

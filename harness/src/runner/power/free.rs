@@ -3,10 +3,9 @@
 
 use super::record::{Opener, Recording, Step, disk, files, slots};
 use crate::crash::{Mark, Trace};
-use crate::history::{Outcome, Slot};
 use crate::oracle::kv::Written;
-use crate::subject::{Change, Session, SubjectError};
-use crate::workload::stream::{Action, Call};
+use crate::subject::{Session, SubjectError};
+use crate::workload::stream::Call;
 use engine::fs::{MemFs, Recorder, TraceFs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -68,18 +67,16 @@ fn drive(
 ) -> Vec<Written> {
     let mut writes: Vec<Written> = Vec::new();
     for call in calls {
-        let Action::Write { changes, level } = &call.action else { continue };
+        let Some(write) = Written::of(call) else { continue };
         let number = writes.len();
-        writes.push(Written { changes: changes.clone(), level: *level, slot: Slot { begin: 0, outcome: Outcome::Unknown } });
+        writes.push(write);
         recorder.note(Mark::Begin { client, number }.note());
-        let borrowed: Vec<Change<'_>> =
-            changes.iter().map(|c| Change { table: c.table, key: &c.key, value: c.value.as_deref() }).collect();
-        let done = match &borrowed[..] {
-            [one] => session.apply(*one, *level),
-            several => session.batch(several, *level),
-        };
+        let done = call.make(session);
         recorder.note(if done.is_ok() { Mark::Acked { client, number } } else { Mark::Failed { client, number } }.note());
-        done.unwrap_or_else(fail);
+        match done {
+            Ok(answer) => writes[number].answered(call, &answer),
+            Err(e) => fail(e),
+        }
         // On few processors a thread would be done before the next begins.
         thread::yield_now();
     }

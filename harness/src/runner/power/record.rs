@@ -8,10 +8,10 @@ use crate::crash::{Files, Mark, Trace};
 use crate::history::{Outcome, Slot};
 use crate::oracle::kv::Written;
 use crate::scenario::CellPlan;
-use crate::subject::{Change, Contents, Session, Site, Subject, SubjectError};
+use crate::subject::{Contents, Session, Site, Subject, SubjectError};
 use crate::workload::Workload;
 use crate::workload::random::rng;
-use crate::workload::script::{Owner, ScriptStep};
+use crate::workload::script::{Owner, Pop, ScriptStep};
 use crate::workload::stream::{Action, Call};
 use engine::Durability;
 use engine::fs::{Fs, MemFs, TraceFs};
@@ -133,6 +133,17 @@ pub(crate) fn as_script(step: &Step) -> ScriptStep {
             }
             Action::Write { changes, level } => {
                 ScriptStep { client: *client, changes: changes.clone(), level: Some(level.to_string()), ..ScriptStep::default() }
+            }
+            Action::Push { values, end, level } => ScriptStep {
+                client: *client,
+                push: values.clone(),
+                end: *end,
+                level: Some(level.to_string()),
+                ..ScriptStep::default()
+            },
+            Action::Pop { level, acknowledged } => {
+                let pop = Some(if *acknowledged { Pop::Acknowledge } else { Pop::Take });
+                ScriptStep { client: *client, pop, level: Some(level.to_string()), ..ScriptStep::default() }
             }
         },
     }
@@ -258,25 +269,18 @@ impl<'a> Run<'a> {
         }
         let Some(session) = &self.session else { return Ok(()) };
         match step {
-            Step::Call { client, call } => match &call.action {
-                Action::Get { table, key } => session.get(*table, key, &mut |_| ()).map(drop),
-                Action::Write { changes, level } => {
-                    let (client, number) = (*client, self.writes[*client].len());
-                    let unknown = Slot { begin: 0, outcome: Outcome::Unknown };
-                    self.writes[client].push(Written { changes: changes.clone(), level: *level, slot: unknown });
-                    self.note(Mark::Begin { client, number });
-                    let borrowed = |c: &'_ crate::workload::stream::OwnedChange| (c.table, c.key.clone(), c.value.clone());
-                    let owned: Vec<_> = changes.iter().map(borrowed).collect();
-                    let changes: Vec<Change<'_>> =
-                        owned.iter().map(|(table, key, value)| Change { table: *table, key, value: value.as_deref() }).collect();
-                    let done = match &changes[..] {
-                        [one] => session.apply(*one, *level),
-                        several => session.batch(several, *level),
-                    };
-                    self.note(if done.is_ok() { Mark::Acked { client, number } } else { Mark::Failed { client, number } });
-                    done
+            Step::Call { client, call } => {
+                let Some(write) = Written::of(call) else { return call.make(&**session).map(drop) };
+                let (client, number) = (*client, self.writes[*client].len());
+                self.writes[client].push(write);
+                self.note(Mark::Begin { client, number });
+                let done = call.make(&**session);
+                if let Ok(answer) = &done {
+                    self.writes[client][number].answered(call, answer);
                 }
-            },
+                self.note(if done.is_ok() { Mark::Acked { client, number } } else { Mark::Failed { client, number } });
+                done.map(drop)
+            }
             Step::Sync => {
                 let number = self.syncs.len();
                 self.syncs.push((OWNER, number));

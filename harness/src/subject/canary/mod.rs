@@ -11,6 +11,7 @@ mod line_log;
 mod log_store;
 mod mutant;
 mod page_store;
+mod queue;
 
 use super::{Promise, Session, Site, Subject, SubjectError};
 use crate::result::{CellKind, Role};
@@ -55,6 +56,8 @@ enum Kind {
     Pages(Option<page_store::Bug>),
     /// A store of the engine, on a file system that leaves something out.
     Mutant(mutant::Victim, mutant::Bug),
+    /// The FIFO store behind an interface that does something else.
+    Queue(queue::Bug),
 }
 
 use Fault::{Error, Kill, Power, Restart, Rot};
@@ -63,6 +66,7 @@ use line_log::Bug as Line;
 use log_store::Bug as Log;
 use mutant::{Bug as Mutant, Victim};
 use page_store::Bug as Page;
+use queue::Bug as Queue;
 
 const fn lines(name: &'static str, about: &'static str, bug: Line) -> Canary {
     Canary { name, about, exposed_by: Kill, sync: Never, kind: Kind::Lines(bug) }
@@ -83,6 +87,33 @@ const fn typed(name: &'static str, about: &'static str, exposed_by: Fault, sync:
 const fn lsm(name: &'static str, about: &'static str, sync: SyncPolicy, bug: Mutant) -> Canary {
     Canary { name, about, exposed_by: Power, sync, kind: Kind::Mutant(Victim::Lsm, bug) }
 }
+
+const fn fifo(name: &'static str, about: &'static str, sync: SyncPolicy, bug: Mutant) -> Canary {
+    Canary { name, about, exposed_by: Power, sync, kind: Kind::Mutant(Victim::Fifo, bug) }
+}
+
+const fn queue(name: &'static str, about: &'static str, bug: Queue) -> Canary {
+    Canary { name, about, exposed_by: Kill, sync: Never, kind: Kind::Queue(bug) }
+}
+
+/// Those that are queues, for workloads of queues.
+#[rustfmt::skip]
+pub static QUEUE_CANARIES: &[Canary] = &[
+    queue("fifo-canary-pop-early", "acknowledges a dequeue before it is in the kernel", Queue::PopEarly),
+    queue("fifo-canary-push-early", "acknowledges an enqueue before it is in the kernel", Queue::PushEarly),
+    queue("fifo-canary-torn-batch", "puts a batch in entry by entry", Queue::TornBatch),
+    queue("fifo-canary-front-at-back", "puts at the back what is to go in front", Queue::FrontAtBack),
+    queue("fifo-canary-hold-takes", "takes out what it only hands out, before it is acknowledged", Queue::HoldTakes),
+    fifo("fifo-canary-without-entry-syncs", "is the FIFO store without syncs of entries", Always, Mutant::FileSync(".fifo")),
+    fifo("fifo-canary-without-delete-syncs", "is the FIFO store that acknowledges a dequeue before it is on the device",
+        Always, Mutant::FileSync(".deletes")),
+    fifo("fifo-canary-without-dir-syncs", "is the FIFO store without syncs of its directory", Always, Mutant::DirSync),
+    fifo("fifo-canary-late-delete-sync", "is the FIFO store that removes a file before the deletes of its entries are durable",
+        Never, Mutant::LateFileSync(".deletes")),
+    fifo("fifo-canary-late-entry-sync", "is the FIFO store that begins a file before the one in front is durable",
+        Always, Mutant::LateFileSync(".fifo")),
+    fifo("fifo-canary-without-cuts", "is the FIFO store that does not cut torn tails off", Never, Mutant::Truncate),
+];
 
 /// The bundled canaries. A canary whose weakest fault is a kill promises to survive kills and runs under
 /// `never`; the others promise to survive power loss and run under `always`.
@@ -151,7 +182,7 @@ pub static CANARIES: &[Canary] = &[
 
 /// The bundled canaries as subjects.
 pub fn all() -> Vec<Arc<dyn Subject>> {
-    CANARIES.iter().map(|canary| Arc::new(canary) as Arc<dyn Subject>).collect()
+    CANARIES.iter().chain(QUEUE_CANARIES).map(|canary| Arc::new(canary) as Arc<dyn Subject>).collect()
 }
 
 /// The canaries' stores without a bug.
@@ -181,11 +212,12 @@ impl Kind {
             Kind::Log(bug) => log_store::open(site, bug),
             Kind::Pages(bug) => page_store::open(site, bug),
             Kind::Mutant(victim, bug) => mutant::open(site, victim, bug),
+            Kind::Queue(bug) => queue::open(site, bug),
         }
     }
 
     fn shrinks(self) -> bool {
-        matches!(self, Kind::Log(_) | Kind::Mutant(..))
+        matches!(self, Kind::Log(_) | Kind::Mutant(..) | Kind::Queue(_))
     }
 }
 

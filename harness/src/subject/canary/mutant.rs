@@ -2,6 +2,7 @@
 //! mends checksums before the store sees them. Nothing in the engine is edited, and each of these must be
 //! convicted, or what it leaves out would be superfluous.
 
+use crate::subject::fifo::Fifo;
 use crate::subject::lsm::Lsm;
 use crate::subject::typed::Typed;
 use crate::subject::{Session, Site, Subject, SubjectError};
@@ -36,6 +37,7 @@ pub(super) enum Bug {
 pub(super) enum Victim {
     Typed,
     Lsm,
+    Fifo,
 }
 
 pub(super) fn open(site: &Site<'_>, victim: Victim, bug: Bug) -> Result<Box<dyn Session>, SubjectError> {
@@ -44,6 +46,7 @@ pub(super) fn open(site: &Site<'_>, victim: Victim, bug: Bug) -> Result<Box<dyn 
     match victim {
         Victim::Typed => Typed.open(&site),
         Victim::Lsm => Lsm::SMALL.open(&site),
+        Victim::Fifo => Fifo::SMALL.open(&site),
     }
 }
 
@@ -86,7 +89,11 @@ struct MutantFile {
 impl MutantFs {
     fn file(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
         let concerns = match self.bug {
-            Bug::FileSync(ending) | Bug::LateFileSync(ending) => path.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes()),
+            Bug::FileSync(ending) | Bug::LateFileSync(ending) => {
+                // A draft is the file that it becomes.
+                let name = path.as_os_str().as_encoded_bytes();
+                name.strip_suffix(b".new").unwrap_or(name).ends_with(ending.as_bytes())
+            }
             _ => true,
         };
         Arc::new(MutantFile { inner, bug: concerns.then_some(self.bug), late: self.late.clone() })
