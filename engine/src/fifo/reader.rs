@@ -41,6 +41,8 @@ pub(super) struct Reading {
     place: Place,
     options: Options,
     state: Mutex<State>,
+    /// Held by whoever removes files.
+    reclaiming: Mutex<()>,
     deletes: Log,
     writing: Option<Arc<Writing>>,
     lock: Mutex<Option<Box<dyn Lock>>>,
@@ -141,6 +143,7 @@ impl Reading {
             place,
             options: options.clone(),
             state: Mutex::new(state),
+            reclaiming: Mutex::default(),
             deletes,
             news: writing.as_ref().map_or_else(Bell::default, |writing| writing.news.clone()),
             writing,
@@ -501,6 +504,7 @@ impl Reading {
 
     /// Removes the files whose entries are all deleted, and shortens the log of deletes; how many files went.
     pub(super) fn reclaim(&self) -> Result<u64> {
+        let _one = lock(&self.reclaiming);
         let gone: Vec<u64> = {
             let mut state = lock(&self.state);
             if self.deletes.end() >= (self.options.max_file_size / 16).max(64 * state.deleted.len() as u64) {

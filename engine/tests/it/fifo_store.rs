@@ -709,3 +709,21 @@ fn halves_on_real_files_meet_through_the_indexer() {
     reader.update_indexes().unwrap();
     assert_eq!(reader.pop_many(20, WRITE).unwrap().len(), 20);
 }
+
+/// Whoever prunes may meet the store's own worker at the same work.
+#[test]
+fn files_are_removed_by_one_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        Store::open(dir.path(), Options { max_file_size: 4 << 10, sync: SyncPolicy::Never, ..Options::default() }).unwrap();
+    let outcomes = in_parallel((0..3).collect(), |n: u64| {
+        (0..200).try_for_each(|_| {
+            if n == 0 {
+                store.write(&entry(n))?;
+                store.pop(WRITE)?;
+            }
+            store.prune(Some(0), WRITE).map(drop)
+        })
+    });
+    outcomes.into_iter().for_each(|outcome: engine::Result<()>| outcome.unwrap());
+}

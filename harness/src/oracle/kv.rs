@@ -53,6 +53,10 @@ impl Written {
             }
             (queue, Answer::Popped(taken), Action::Pop { acknowledged, .. }) => {
                 let entry = taken.as_ref().map(|(index, text)| queue::Entry { index: *index, value: text.clone() });
+                if entry.is_none() && *acknowledged {
+                    // Nothing was handed out, so there was nothing to acknowledge, and nothing to make durable.
+                    self.level = Durability::Async;
+                }
                 *queue = match entry {
                     None => queue::Call::Pop { took: queue::Took::Nothing },
                     Some(entry) if *acknowledged => queue::Call::Ack(entry),

@@ -7,8 +7,8 @@
 //! entry at most, from the head.
 
 use super::kv::{Judgement, Written};
-pub use crate::subject::End;
 use crate::history::{Outcome, Slot};
+pub use crate::subject::End;
 use engine::Durability;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,7 +121,12 @@ impl<'a> Judge<'a> {
     /// A judge of queues that held `base`, in this order, before the clients made their `calls`. The effect of
     /// a call is promised from the moment that `promised_from` gives for it; other acknowledged pushes may be
     /// missing and other acknowledged pops undone, if `keeps_prefix` only from the end of either.
-    pub fn new(base: &[(u64, &'a str)], calls: &'a [Vec<Written>], promised_from: &'a [Vec<Option<u64>>], keeps_prefix: bool) -> Self {
+    pub fn new(
+        base: &[(u64, &'a str)],
+        calls: &'a [Vec<Written>],
+        promised_from: &'a [Vec<Option<u64>>],
+        keeps_prefix: bool,
+    ) -> Self {
         let items = items(base, calls);
         let mut by_value: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (i, item) in items.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! One repetition of a benchmark: one process with one directory on the real disk.
 
-use super::child::{FillTask, StoreSpec, Task, ordered_of, };
+use super::child::{FillTask, StoreSpec, Task, ordered_of};
 use super::supervisor::{Ended, start};
 use crate::measure::clock::Clock;
 use crate::measure::counters::{Calls, CountingFs};

@@ -106,13 +106,8 @@ impl Script {
     /// What is wrong with it, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         for (number, step) in self.steps.iter().enumerate() {
-            let kinds = [
-                !step.changes.is_empty(),
-                step.get.is_some(),
-                !step.push.is_empty(),
-                step.pop.is_some(),
-                step.owner.is_some(),
-            ];
+            let kinds =
+                [!step.changes.is_empty(), step.get.is_some(), !step.push.is_empty(), step.pop.is_some(), step.owner.is_some()];
             if kinds.iter().filter(|k| **k).count() != 1 {
                 return Err(format!("step {number} of the script must have exactly one of changes, get, push, pop and owner"));
             }

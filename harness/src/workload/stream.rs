@@ -136,13 +136,11 @@ impl Call {
         };
         match &self.action {
             Action::Get { table, key } => session.get(*table, key, &mut { black_box }).map(|_| Answer::Done),
-            Action::Write { changes, level } => {
-                match &changes[..] {
-                    [one] => session.apply(one.borrow(), *level),
-                    many => session.batch(&many.iter().map(OwnedChange::borrow).collect::<Vec<_>>(), *level),
-                }
-                .map(|()| Answer::Done)
+            Action::Write { changes, level } => match &changes[..] {
+                [one] => session.apply(one.borrow(), *level),
+                many => session.batch(&many.iter().map(OwnedChange::borrow).collect::<Vec<_>>(), *level),
             }
+            .map(|()| Answer::Done),
             Action::Push { values, end, level } => {
                 let values: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
                 fifo()?.push(&values, *end, *level).map(Answer::Pushed)

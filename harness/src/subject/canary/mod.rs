@@ -103,7 +103,6 @@ pub static QUEUE_CANARIES: &[Canary] = &[
     queue("fifo-canary-push-early", "acknowledges an enqueue before it is in the kernel", Queue::PushEarly),
     queue("fifo-canary-torn-batch", "puts a batch in entry by entry", Queue::TornBatch),
     queue("fifo-canary-front-at-back", "puts at the back what is to go in front", Queue::FrontAtBack),
-    queue("fifo-canary-hold-takes", "takes out what it only hands out, before it is acknowledged", Queue::HoldTakes),
     fifo("fifo-canary-without-entry-syncs", "is the FIFO store without syncs of entries", Always, Mutant::FileSync(".fifo")),
     fifo("fifo-canary-without-delete-syncs", "is the FIFO store that acknowledges a dequeue before it is on the device",
         Always, Mutant::FileSync(".deletes")),
@@ -112,7 +111,7 @@ pub static QUEUE_CANARIES: &[Canary] = &[
         Never, Mutant::LateFileSync(".deletes")),
     fifo("fifo-canary-late-entry-sync", "is the FIFO store that begins a file before the one in front is durable",
         Always, Mutant::LateFileSync(".fifo")),
-    fifo("fifo-canary-without-cuts", "is the FIFO store that does not cut torn tails off", Never, Mutant::Truncate),
+    fifo("backlog-canary-without-cuts", "is the FIFO store that does not cut torn tails off", Never, Mutant::Truncate),
 ];
 
 /// The bundled canaries. A canary whose weakest fault is a kill promises to survive kills and runs under

@@ -16,8 +16,6 @@ pub(super) enum Bug {
     TornBatch,
     /// Puts at the back what is to go in front.
     FrontAtBack,
-    /// Takes out what it is asked to hand out.
-    HoldTakes,
 }
 
 pub(super) fn open(site: &Site<'_>, bug: Bug) -> Result<Box<dyn Session>, SubjectError> {
@@ -84,16 +82,10 @@ impl Interface for Queue {
     }
 
     fn hold(&self, look: &mut dyn FnMut(u64, &[u8])) -> Result<bool, SubjectError> {
-        if self.bug == Bug::HoldTakes {
-            let taken = self.fifo()?.pop(1, Durability::Write, look)?;
-            // The consumer is busy with it when the process dies.
-            std::thread::sleep(Duration::from_micros(500));
-            return Ok(taken == 1);
-        }
         self.fifo()?.hold(look)
     }
 
     fn acknowledge(&self, index: u64, level: Durability) -> Result<(), SubjectError> {
-        if self.bug == Bug::HoldTakes { Ok(()) } else { self.fifo()?.acknowledge(index, level) }
+        self.fifo()?.acknowledge(index, level)
     }
 }
