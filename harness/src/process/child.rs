@@ -7,7 +7,7 @@
 use super::probe::{Aim, ProbeFs};
 use crate::history::{History, Moment, Note, fingerprint};
 use crate::measure::clock::Clock;
-use crate::subject::{Contents, Ordered, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
+use crate::subject::{Contents, Half, Ordered, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
 use crate::workload::Workload;
 use crate::workload::growth::{self, Recovery};
 use crate::workload::stream::Answer;
@@ -70,6 +70,8 @@ pub struct WriteTask {
     pub aim: Option<(usize, u64)>,
     /// Ask the store to shrink over and over.
     pub shrink: bool,
+    /// The half of a queue to be, if another process is the other one.
+    pub half: Option<Half>,
 }
 
 /// Open the store twice and write down what is in it.
@@ -113,8 +115,14 @@ impl StoreSpec {
 
     /// Opens the store through `fs`.
     pub fn open(&self, registry: &Registry, fs: Arc<dyn Fs>) -> Result<Box<dyn Session>, SubjectError> {
+        self.open_as(registry, fs, None)
+    }
+
+    /// Opens the store, or a half of it.
+    fn open_as(&self, registry: &Registry, fs: Arc<dyn Fs>, half: Option<Half>) -> Result<Box<dyn Session>, SubjectError> {
         let subject = registry.get(&self.subject).map_err(|e| SubjectError::Store(e.to_string()))?;
-        subject.open(&Site { dir: &self.dir, fs, sync: self.sync.0, tables: &self.tables, background: true })
+        let site = Site { dir: &self.dir, fs, sync: self.sync.0, tables: &self.tables, background: true };
+        half.map_or_else(|| subject.open(&site), |half| subject.open_half(&site, half))
     }
 }
 
@@ -160,11 +168,15 @@ fn write(registry: &Registry, task: &WriteTask) -> Result<(), SubjectError> {
     let fs = ProbeFs::new(Arc::new(RealFs), Arc::clone(&history), aim);
     let fresh = std::fs::read_dir(&task.store.dir)?.next().is_none();
     fs.opening(!fresh);
-    let session = task.store.open(registry, Arc::new(fs.clone()))?;
+    let session = task.store.open_as(registry, Arc::new(fs.clone()), task.half)?;
     fs.opened(fresh);
     history.set_ready();
     let session = &*session;
-    let mut jobs: Vec<Option<u64>> = (0..clients).map(Some).collect();
+    let own = match (&task.store.workload, task.half) {
+        (Workload::Queue(spec), Some(half)) => spec.half(half),
+        _ => 0..clients,
+    };
+    let mut jobs: Vec<Option<u64>> = own.map(Some).collect();
     if task.shrink {
         jobs.push(None);
     }

@@ -9,13 +9,13 @@ use crate::oracle::Judge;
 use crate::oracle::contract::{Promises, promised_from};
 use crate::oracle::kv::{Judgement, Written};
 use crate::process::child::{Dump, DumpTask, StoreSpec, Task, WriteTask};
-use crate::process::supervisor::{Ended, start};
+use crate::process::supervisor::{Ended, Running, start};
 use crate::result::{Crash, Finding, Money, Role, Verdict};
 use crate::scenario::CellPlan;
-use crate::subject::{Contents, Promise, Subject, entries_of};
+use crate::subject::{Contents, Half, Promise, Subject, entries_of};
 use crate::workload::Workload;
 use crate::workload::hub;
-use crate::workload::random::rng;
+use crate::workload::random::{Rng, rng};
 use crate::workload::stream::{Action, Answer, Call, Meaning};
 use rand::RngExt;
 use std::collections::HashMap;
@@ -170,9 +170,6 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
         dir: work.join("store"),
     };
     let mut rng = rng(cell.seed, &[shot.number]);
-    let clients = cell.plan.workload.clients();
-    let history_path = work.join("history");
-    let history = History::create(&history_path, clients, CAPACITY)?;
     let skip = match shot.aim {
         // Opening takes some ten calls; shrinks and renames come again and again.
         Some(Moment::Recovery) => rng.random_range(0..10),
@@ -182,32 +179,49 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
     };
     let aim = shot.aim.and_then(|m| Moment::AIMED.iter().position(|a| *a == m)).map(|index| (index, skip));
     let shrink = shot.aim.is_some_and(Moment::needs_shrink) || (shot.aim.is_none() && rng.random_bool(0.3));
-    let task = WriteTask {
-        store: store.clone(),
-        seed: cell.seed,
-        round: shot.number,
-        history: history_path,
-        capacity: CAPACITY,
-        aim,
-        shrink,
+    let halves: &[Option<Half>] = match &cell.plan.workload {
+        Workload::Queue(spec) if spec.two_processes => &[Some(Half::Producer), Some(Half::Consumer)],
+        _ => &[None],
     };
-    let mut child = start(&Task::Write(task), work)?;
+    // Only one process is aimed at, and only one removes files.
+    let aimed = (shot.number % halves.len() as u64) as usize;
+    let mut victims = Vec::new();
+    for (n, &half) in halves.iter().enumerate() {
+        let work = half.map_or(work.to_owned(), |half| work.join(format!("{half:?}").to_lowercase()));
+        fs::create_dir_all(&work)?;
+        let path = work.join("history");
+        let history = History::create(&path, cell.plan.workload.clients(), CAPACITY)?;
+        let task = WriteTask {
+            store: store.clone(),
+            seed: cell.seed,
+            round: shot.number,
+            history: path,
+            capacity: CAPACITY,
+            aim: aim.filter(|_| n == aimed),
+            shrink: shrink && half != Some(Half::Producer),
+            half,
+        };
+        victims.push(Victim { child: start(&Task::Write(task), &work)?, history, half });
+    }
     let window = Duration::from_micros(rng.random_range(0..=cell.plan.kill.window_ms.max(1) * 1000));
     let mut early = None;
     let clock = Clock::start();
-    loop {
+    'waiting: loop {
+        let history = &victims[aimed].history;
         let there = match shot.aim {
             Some(Moment::InsideWrite) => history.moment() == Moment::InsideWrite,
             Some(_) => history.is_lingering(),
-            None => history.is_ready(),
+            None => victims.iter().all(|victim| victim.history.is_ready()),
         };
         if there || clock.now() > AIM_PATIENCE_NS {
             break;
         }
-        if let Some(Ended::Exited(status, words)) = child.try_ended()? {
-            full(status, &words)?;
-            early = Some(format!("the writer ended by itself ({status}): {words}"));
-            break;
+        for victim in &mut victims {
+            if let Some(Ended::Exited(status, words)) = victim.child.try_ended()? {
+                full(status, &words)?;
+                early = Some(format!("the writer ended by itself ({status}): {words}"));
+                break 'waiting;
+            }
         }
         if shot.aim == Some(Moment::InsideWrite) { thread::yield_now() } else { thread::sleep(Duration::from_micros(50)) }
     }
@@ -218,10 +232,10 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
         Some(_) => {}
     }
     let crashed_at = boot_ns();
-    child.kill()?;
-    let moment = history.moment();
+    let moment = victims[aimed].history.moment();
+    let histories = kill_all(victims, aimed, &mut rng)?;
     let dump = dump(&store, work, Duration::from_millis(cell.plan.kill.timeout_ms))?;
-    let (mut writes, notes) = asked(cell, shot.number, &history);
+    let (mut writes, notes) = asked(cell, shot.number, &histories);
     answer(&mut writes, &notes, base);
     let mut judgement = Judgement::default();
     let mut money = None;
@@ -237,6 +251,28 @@ fn fire(cell: &CellPlan, subject: &dyn Subject, shot: &Shot, base: &Contents, wo
     }
     let window_ns = judgement.oldest_lost.map_or(0, |at| crashed_at.saturating_sub(at));
     Ok(Round { moment, dump, judgement, window_ns, money, early })
+}
+
+/// A process that is to be killed, and what it tells.
+struct Victim {
+    child: Running,
+    history: History,
+    half: Option<Half>,
+}
+
+/// Kills the one that was aimed at. Another goes on for a while without it, or for no time at all; then it is killed
+/// too.
+fn kill_all(mut victims: Vec<Victim>, aimed: usize, rng: &mut Rng) -> io::Result<Vec<(History, Option<Half>)>> {
+    victims.swap(0, aimed);
+    let mut histories = Vec::new();
+    for (n, Victim { child, history, half }) in victims.into_iter().enumerate() {
+        if n > 0 && rng.random_bool(0.7) {
+            thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
+        }
+        child.kill()?;
+        histories.push((history, half));
+    }
+    Ok(histories)
 }
 
 /// Sleeping is too coarse inside a system call of another process.
@@ -275,11 +311,14 @@ fn full(status: ExitStatus, words: &str) -> io::Result<()> {
 }
 
 /// What the clients had asked for when they were killed: their streams again, as far as they came.
-fn asked(cell: &CellPlan, round: u64, history: &History) -> (Vec<Vec<Written>>, Vec<Vec<Noted>>) {
+fn asked(cell: &CellPlan, round: u64, histories: &[(History, Option<Half>)]) -> (Vec<Vec<Written>>, Vec<Vec<Noted>>) {
     let level = cell.level.parse().unwrap_or(engine::Durability::Write);
     let (mut writes, mut notes) = (Vec::new(), Vec::new());
     for client in 0..cell.plan.workload.clients() {
         let stream = cell.plan.workload.stream(level, cell.seed, round, client).into_iter().flatten();
+        let owns = |half: Half| matches!(&cell.plan.workload, Workload::Queue(spec) if spec.half(half).contains(&client));
+        let history = histories.iter().find(|(_, half)| half.is_none_or(owns));
+        let Some((history, _)) = history else { continue };
         let (mut own, mut noted) = (Vec::new(), Vec::new());
         for (number, (slot, call)) in history.row(client).into_iter().zip(stream).enumerate() {
             if let Some(write) = Written::of(&call) {

@@ -3,9 +3,9 @@
 //! `fifo` runs with the store's defaults; `fifo-small` with files so small that a hundred entries fill and empty
 //! several of them: what crashes have to meet.
 
-use super::{Contents, End, Promise, Session, Site, Subject, SubjectError, line};
+use super::{Contents, End, Half, Promise, Session, Site, Subject, SubjectError, line};
 use crate::subject;
-use engine::fifo::{Entry, Options, Store};
+use engine::fifo::{Entry, Options, Reader, Store, Writer};
 use engine::{Durability, SyncPolicy};
 use std::time::Duration;
 
@@ -59,12 +59,25 @@ impl Subject for Fifo {
     }
 
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
+        Ok(Box::new(FifoSession(Store::open(site.dir, self.options(site))?)))
+    }
+
+    fn open_half(&self, site: &Site<'_>, half: Half) -> Result<Box<dyn Session>, SubjectError> {
+        let options = self.options(site);
+        Ok(match half {
+            Half::Producer => Box::new(Producer(Writer::open(site.dir, options)?)),
+            Half::Consumer => Box::new(Consumer(Reader::open(site.dir, options)?)),
+        })
+    }
+}
+
+impl Fifo {
+    fn options(self, site: &Site<'_>) -> Options {
         let options = Options { sync: site.sync, background: site.background, fs: site.fs.clone(), ..Options::default() };
-        let options = match self.small {
-            true => Options { max_file_size: 4 << 10, max_chunk: 4 << 10, ..options },
+        match self.small {
+            true => Options { max_file_size: 4 << 10, max_chunk: 4 << 10, indexer: Some(Duration::from_millis(1)), ..options },
             false => options,
-        };
-        Ok(Box::new(FifoSession(Store::open(site.dir, options)?)))
+        }
     }
 }
 
@@ -125,21 +138,108 @@ impl subject::Fifo for FifoSession {
     }
 
     fn pop(&self, most: usize, level: Durability, look: &mut dyn FnMut(u64, &[u8])) -> Result<usize, SubjectError> {
-        let mut show = |entry: &Entry| look(entry.index, &entry.value);
-        if most == 1 {
-            let popped = self.0.pop(level)?;
-            popped.iter().for_each(&mut show);
-            return Ok(usize::from(popped.is_some()));
-        }
-        let popped = self.0.pop_many(most, level)?;
-        popped.iter().for_each(show);
-        Ok(popped.len())
+        pop(&self.0, most, level, look)
     }
 
     fn hold(&self, look: &mut dyn FnMut(u64, &[u8])) -> Result<bool, SubjectError> {
-        let held = self.0.hold()?;
-        held.iter().for_each(|entry| look(entry.index, &entry.value));
-        Ok(held.is_some())
+        hold(&self.0, look)
+    }
+
+    fn acknowledge(&self, index: u64, level: Durability) -> Result<(), SubjectError> {
+        Ok(self.0.delete(&[index], level)?)
+    }
+}
+
+fn pop(reader: &Reader, most: usize, level: Durability, look: &mut dyn FnMut(u64, &[u8])) -> Result<usize, SubjectError> {
+    let mut show = |entry: &Entry| look(entry.index, &entry.value);
+    if most == 1 {
+        let popped = reader.pop(level)?;
+        popped.iter().for_each(&mut show);
+        return Ok(usize::from(popped.is_some()));
+    }
+    let popped = reader.pop_many(most, level)?;
+    popped.iter().for_each(show);
+    Ok(popped.len())
+}
+
+fn hold(reader: &Reader, look: &mut dyn FnMut(u64, &[u8])) -> Result<bool, SubjectError> {
+    let held = reader.hold()?;
+    held.iter().for_each(|entry| look(entry.index, &entry.value));
+    Ok(held.is_some())
+}
+
+/// The writing half.
+struct Producer(Writer);
+
+/// The reading half.
+struct Consumer(Reader);
+
+impl Session for Producer {
+    fn sync(&self) -> Result<(), SubjectError> {
+        Ok(self.0.sync()?)
+    }
+
+    fn contents(&self) -> Result<Contents, SubjectError> {
+        Err(SubjectError::Unsupported("contents: it only writes"))
+    }
+
+    fn fifo(&self) -> Option<&dyn subject::Fifo> {
+        Some(self)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), SubjectError> {
+        Ok(self.0.close()?)
+    }
+}
+
+impl subject::Fifo for Producer {
+    fn push(&self, values: &[&[u8]], end: End, level: Durability) -> Result<u64, SubjectError> {
+        let indexes = match end {
+            End::Back => self.0.write_many(values, level)?,
+            End::Front => self.0.write_in_front(values, level)?,
+        };
+        Ok(indexes.start)
+    }
+
+    fn pop(&self, _: usize, _: Durability, _: &mut dyn FnMut(u64, &[u8])) -> Result<usize, SubjectError> {
+        Err(SubjectError::Unsupported("pop: it only writes"))
+    }
+}
+
+impl Session for Consumer {
+    fn sync(&self) -> Result<(), SubjectError> {
+        Ok(self.0.sync()?)
+    }
+
+    fn contents(&self) -> Result<Contents, SubjectError> {
+        Err(SubjectError::Unsupported("contents while another process writes"))
+    }
+
+    fn shrink(&self) -> Result<bool, SubjectError> {
+        self.0.prune(Some(0), Durability::Write)?;
+        Ok(true)
+    }
+
+    fn fifo(&self) -> Option<&dyn subject::Fifo> {
+        Some(self)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), SubjectError> {
+        Ok(self.0.close()?)
+    }
+}
+
+impl subject::Fifo for Consumer {
+    fn push(&self, _: &[&[u8]], _: End, _: Durability) -> Result<u64, SubjectError> {
+        Err(SubjectError::Unsupported("push: it only reads"))
+    }
+
+    fn pop(&self, most: usize, level: Durability, look: &mut dyn FnMut(u64, &[u8])) -> Result<usize, SubjectError> {
+        pop(&self.0, most, level, look)
+    }
+
+    fn hold(&self, look: &mut dyn FnMut(u64, &[u8])) -> Result<bool, SubjectError> {
+        hold(&self.0, look)
     }
 
     fn acknowledge(&self, index: u64, level: Durability) -> Result<(), SubjectError> {

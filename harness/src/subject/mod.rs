@@ -68,6 +68,22 @@ pub trait Subject: Send + Sync {
 
     /// Opens or creates the store.
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError>;
+
+    /// Opens one half of a queue, for a process that only puts in or only takes out, beside another one.
+    fn open_half(&self, site: &Site<'_>, half: Half) -> Result<Box<dyn Session>, SubjectError> {
+        let _ = (site, half);
+        Err(SubjectError::Unsupported("halves for two processes"))
+    }
+}
+
+/// A half of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Half {
+    /// Puts entries in.
+    Producer,
+    /// Takes them out.
+    Consumer,
 }
 
 /// What an acknowledged change survives; ordered by strength.

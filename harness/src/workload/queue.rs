@@ -3,10 +3,11 @@
 
 use super::random::{Rng, rng};
 use super::stream::{Call, Stream, value};
-use crate::subject::End;
+use crate::subject::{End, Half};
 use engine::Durability;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Queue {
     pub producers: u64,
     /// Clients that take entries out. Where there are none, the producers do that in between.
     pub consumers: u64,
+    /// Whether producers and consumers are two processes, for kills.
+    #[serde(default)]
+    pub two_processes: bool,
     /// Bytes of an entry at most; of all, if `size` is `fixed`.
     pub value_bytes: u64,
     /// Whether entries are all as long as they may be.
@@ -55,6 +59,16 @@ impl Queue {
     /// Client threads.
     pub fn clients(&self) -> u64 {
         (self.producers + self.consumers).max(1)
+    }
+}
+
+impl Queue {
+    /// The clients of a half.
+    pub fn half(&self, half: Half) -> Range<u64> {
+        match half {
+            Half::Producer => 0..self.producers,
+            Half::Consumer => self.producers..self.clients(),
+        }
     }
 }
 
