@@ -1,6 +1,7 @@
 //! The operating system's files. The only file of the engine that names `std::fs`.
 
 use super::{File, Fs, Lock, LockOutcome};
+use rustix::fs::FallocateFlags;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
@@ -95,6 +96,12 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        let before = self.0.metadata()?.len();
+        // Zeros that have a place on the device: ext4 finds places for what was written to a hole when it is synced,
+        // and keeps whoever writes to the file waiting meanwhile. Not every file system can, nor a full one.
+        if len > before && rustix::fs::fallocate(&self.0, FallocateFlags::empty(), before, len - before).is_err() {
+            self.0.set_len(before)?;
+        }
         self.0.set_len(len)
     }
 

@@ -32,6 +32,8 @@ use std::time::Duration;
 
 /// How long a write rests for each table of level 0 too many.
 const SLOW: Duration = Duration::from_micros(50);
+/// How long a worker rests now and then while it frees a memtable.
+const REST: Duration = Duration::from_micros(500);
 /// How long a stalled write waits before it looks again.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -57,6 +59,8 @@ pub(super) struct Core {
     manifest: Mutex<Manifest>,
     /// Tables that a compaction is at work on.
     busy: Mutex<BTreeSet<u64>>,
+    /// Compactions that workers may still begin.
+    idle: AtomicUsize,
     flushing: Mutex<()>,
     preparing: Mutex<()>,
     /// The segment of the next memtable, made in advance.
@@ -149,6 +153,7 @@ impl Core {
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
             busy: Mutex::default(),
+            idle: AtomicUsize::new((background::processors() / 2).max(1)),
             flushing: Mutex::default(),
             preparing: Mutex::default(),
             spare: Mutex::default(),
@@ -425,19 +430,30 @@ impl Core {
         Ok(now + interval)
     }
 
-    /// Lets go of what readers saw before and nobody sees any more.
-    fn forget(&self) {
+    /// Lets go of what readers saw before and nobody sees any more; `rest` is called now and then.
+    fn forget(&self, rest: impl Fn()) {
         let gone: Vec<_> = lock(&self.past).extract_if(.., |view| Arc::strong_count(view) == 1).collect();
-        drop(gone);
+        for View { active, immutable, .. } in gone.into_iter().filter_map(Arc::into_inner) {
+            // Of what another view holds too, the last of them is the one to free it.
+            let last = std::iter::once(active).chain(immutable).filter_map(Arc::into_inner);
+            last.for_each(|memory| memory.table.free(&rest));
+        }
+    }
+
+    /// Lets those go on who read and write, if work is done beside them and nobody waits for its end.
+    fn rest(&self) {
+        if self.options.background && !self.stopping.load(Ordering::Relaxed) {
+            background::pause(REST);
+        }
     }
 
     /// One step of what is due: a flush, a compaction or a collection. Whether there was any.
     pub(super) fn step(&self) -> Result<bool> {
         self.check()?;
         let flush = |prepared| if prepared { Ok(true) } else { self.flush_one() };
-        let compact = |flushed| if flushed { Ok(true) } else { self.compact_one(pick::pick) };
+        let compact = |flushed| if flushed { Ok(true) } else { self.compact_due() };
         let done = self.prepare_segment().and_then(flush).and_then(compact);
-        self.forget();
+        self.forget(|| self.rest());
         done.map_err(|e| self.settle_background(e))
     }
 
@@ -465,6 +481,17 @@ impl Core {
         let path = self.dir.join(wal::file_name(memory.number));
         self.options.fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
         Ok(true)
+    }
+
+    /// Makes the compaction that is most due, if half of the processors are not at it already; whether there was one.
+    /// A compaction keeps a processor busy, and the other half is for flushes and for those who read and write.
+    fn compact_due(&self) -> Result<bool> {
+        if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| idle.checked_sub(1)).is_err() {
+            return Ok(false);
+        }
+        let done = self.compact_one(pick::pick);
+        self.idle.fetch_add(1, Ordering::AcqRel);
+        done
     }
 
     /// Picks a compaction and makes it; whether there was one.
@@ -600,7 +627,7 @@ impl Core {
                 self.bell.wait(seen, PATIENCE);
             }
         }
-        self.forget();
+        self.forget(|| ());
         Ok(())
     }
 
@@ -635,7 +662,7 @@ impl Core {
             self.visible.store(seq, Ordering::Release);
         }
         drop(version);
-        self.forget();
+        self.forget(|| ());
         done.map_err(|e| self.settle_background(e))
     }
 
@@ -673,7 +700,7 @@ impl Core {
             self.check()?;
             let seen = self.bell.count();
             let done = self.compact_one(pick::everything).map_err(|e| self.settle_background(e))?;
-            self.forget();
+            self.forget(|| ());
             if done || self.view.load().version.levels.all().next().is_none() {
                 return Ok(());
             }
@@ -725,7 +752,7 @@ impl Core {
     /// next gives away the same file numbers.
     pub(super) fn close(&self) -> Result<()> {
         let outcome = self.finish();
-        self.forget();
+        self.forget(|| ());
         self.poison.get_or_init(|| Error::Closed { path: self.dir.clone() });
         drop(lock(&self.lock).take());
         outcome
