@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Bytes gathered for one `write`.
 const GATHER: usize = 256 << 10;
+/// Bytes that may wait for a sync: more of them at once keep the device from readers for longer than 10 ms.
+const UNSYNCED: u64 = 2 << 20;
 
 /// A table that is being written.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(in crate::lsm) struct TableBuilder {
     hashes: Vec<u64>,
     out: Vec<u8>,
     written: u64,
+    synced: u64,
     last_tag: Tag,
     meta: TableMeta,
 }
@@ -50,6 +53,7 @@ impl TableBuilder {
             hashes: Vec::new(),
             out: Vec::new(),
             written: 0,
+            synced: 0,
             last_tag: Tag::newest_of(0),
             meta: TableMeta { number, ..TableMeta::default() },
         })
@@ -114,7 +118,11 @@ impl TableBuilder {
         write_all_at(&*self.file, &self.out, self.written).map_err(|e| Error::io("write to", &self.path, e))?;
         self.written += self.out.len() as u64;
         self.out.clear();
-        Ok(())
+        if self.written - self.synced < UNSYNCED {
+            return Ok(());
+        }
+        self.synced = self.written;
+        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
     }
 
     /// Ends the table and syncs it. Its name is durable when the directory is synced.
