@@ -133,7 +133,10 @@ fn shots(cell: &CellPlan) -> Vec<Shot> {
         aims.extend(cycle.into_iter().cycle().take(CANARY_SHOTS));
     } else {
         let most = plan.aimed.max(plan.random.div_ceil(5));
+        // No entry of a queue is as long as a mebibyte.
+        let none_long = matches!(cell.plan.workload, Workload::Queue(_));
         let moments = Moment::AIMED.into_iter().filter(|m| cell.shrinks || !m.needs_shrink());
+        let moments = moments.filter(|m| !none_long || *m != Moment::InsideWrite);
         for turn in 0..most {
             aims.extend(moments.clone().filter(|_| turn < plan.aimed).map(Some));
             let due = |turns: u64| plan.random * turns / most;
