@@ -125,6 +125,7 @@ impl Reading {
         let place = Place::new(dir, options)?;
         let held = if options.locking { Some(place.lock(Role::Reader)?) } else { None };
         place.remove_drafts(Role::Reader)?;
+        place.sync()?;
         let path = place.deletes();
         let (deleted, deletes, cut) = open_deletes(&*place.fs, &path)?;
         let state = State {

@@ -72,6 +72,8 @@ impl Writing {
         let place = Place::new(dir, options)?;
         let held = if options.locking { Some(place.lock(Role::Writer)?) } else { None };
         place.remove_drafts(Role::Writer)?;
+        // A process that died may have left a name that is not on the device, and what follows goes behind it.
+        place.sync()?;
         let deleted = read_deleted(&place)?.end();
         let (mut fronts, mut cut, mut last) = (Vec::new(), None, None);
         if let Some(&number) = place.segments()?.last() {

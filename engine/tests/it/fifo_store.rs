@@ -727,3 +727,21 @@ fn files_are_removed_by_one_at_a_time() {
     });
     outcomes.into_iter().for_each(|outcome: engine::Result<()>| outcome.unwrap());
 }
+
+/// A process that died may have left names that are not on the device: of the file that was begun, of the shortened log
+/// of deletes. What is written there is lost with the name.
+#[test]
+fn names_that_an_earlier_process_left_are_made_durable() {
+    let fs = MemFs::new();
+    fill(&open(&fs), 0..3);
+    for half in ["writer", "reader"] {
+        let trace = TraceFs::over(&MemFs::from_image(&fs.image()));
+        if half == "writer" {
+            drop(Writer::open("/q", small(trace.clone())).unwrap());
+        } else {
+            drop(Reader::open("/q", small(trace.clone())).unwrap());
+        }
+        let calls: Vec<_> = trace.recorder().entries().iter().map(|e| format!("{:?}", e.op)).collect();
+        assert!(calls.iter().any(|call| call.starts_with("SyncDir")), "{half}: {calls:?}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::workload::Workload;
 use crate::workload::db_bench::{self, DbBench};
 use crate::workload::growth::{self, Compaction, Recovery};
 use crate::workload::outcome::{PhaseSample, Repetition};
+use crate::workload::queue_bench::{self, Progress, QueueBench, Step};
 use crate::workload::random::mix;
 use crate::workload::stream::{Action, Call, Stream};
 use crate::workload::ttfp::{self, Simulated, TtfpSpec};
@@ -59,6 +60,9 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
     let level = task.store.level();
     if let Workload::DbBench(spec) = &task.store.workload {
         return write_out(task, db_bench(spec, task, &open, &meter, seed)?);
+    }
+    if let Workload::QueueBench(spec) = &task.store.workload {
+        return write_out(task, queue_bench(spec, task, &open, &meter)?);
     }
     if let Workload::Recovery(spec) = &task.store.workload {
         let (phases, measured) = recovery(spec, registry, task, &meter, seed)?;
@@ -161,6 +165,32 @@ fn db_bench<'f>(
         phases.push(PhaseSample { name, ..sample }.with_space(space(&task.store.dir)));
     }
     phases.extend(close_and_open(session, task, open, meter)?);
+    Ok(phases)
+}
+
+/// The steps of a queue; to reopen it is one of them.
+fn queue_bench<'f>(
+    spec: &QueueBench,
+    task: &BenchTask,
+    open: &dyn Fn() -> Result<Box<dyn Session>, SubjectError>,
+    meter: &dyn Fn() -> Meter<'f>,
+) -> Result<Vec<PhaseSample>, SubjectError> {
+    let (mut session, mut progress) = (open()?, Progress::default());
+    let mut phases: Vec<PhaseSample> = Vec::new();
+    for &step in &spec.list {
+        let (before, mut opening) = (meter(), 0);
+        if step == Step::Reopen {
+            session.close()?;
+            let clock = Clock::start();
+            session = open()?;
+            opening = clock.now();
+        }
+        let queue = session.fifo().ok_or(SubjectError::Unsupported("queue"))?;
+        let Some(sample) = queue_bench::run(spec, step, queue, task.store.level(), &mut progress)? else { continue };
+        let sample = before.read(PhaseSample { duration_ns: sample.duration_ns + opening, ..sample });
+        phases.push(sample.with_space(space(&task.store.dir)));
+    }
+    phases.push(timed("close", &meter(), || session.close())?.with_space(space(&task.store.dir)));
     Ok(phases)
 }
 

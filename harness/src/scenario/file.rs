@@ -17,7 +17,7 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 /// The scenarios that come with the binary.
-const BUILTIN: [(&str, &str); 14] = [
+const BUILTIN: [(&str, &str); 15] = [
     ("quick", include_str!("../../../scenarios/quick.toml")),
     ("hub", include_str!("../../../scenarios/hub.toml")),
     ("kill", include_str!("../../../scenarios/kill.toml")),
@@ -28,6 +28,7 @@ const BUILTIN: [(&str, &str); 14] = [
     ("faults", include_str!("../../../scenarios/faults.toml")),
     ("lsm", include_str!("../../../scenarios/lsm.toml")),
     ("fifo", include_str!("../../../scenarios/fifo.toml")),
+    ("queue", include_str!("../../../scenarios/queue.toml")),
     ("load", include_str!("../../../scenarios/load.toml")),
     ("db-bench", include_str!("../../../scenarios/db-bench.toml")),
     ("adr-0002", include_str!("../../../scenarios/adr-0002.toml")),

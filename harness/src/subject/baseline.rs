@@ -1,6 +1,6 @@
 //! Something to compare with: maps in memory that keep no promise, a bare append loop, and nothing at all.
 
-use super::{Change, Contents, Promise, Record, Records, Session, Site, Subject, SubjectError};
+use super::{Change, Contents, End, Fifo, Promise, Record, Records, Session, Site, Subject, SubjectError};
 use crate::result::Role;
 use engine::fs::File;
 use engine::{Durability, SyncPolicy};
@@ -321,11 +321,44 @@ impl Session for BareSession {
         Ok(self.file.sync_data()?)
     }
 
+    fn fifo(&self) -> Option<&dyn Fifo> {
+        Some(self)
+    }
+
     fn contents(&self) -> Result<Contents, SubjectError> {
         Ok(vec![BTreeMap::new()])
     }
 
     fn close(self: Box<Self>) -> Result<(), SubjectError> {
         Ok(())
+    }
+}
+
+/// One `write` for each entry, and for each batch; nothing is ever taken out.
+impl Fifo for BareSession {
+    fn push(&self, values: &[&[u8]], end: End, level: Durability) -> Result<u64, SubjectError> {
+        if end == End::Front || level == Durability::Async {
+            return Err(SubjectError::Unsupported("front, and no buffer"));
+        }
+        let mut at = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, batch) = &mut *at;
+        let bytes = match values {
+            [one] => one,
+            many => {
+                batch.clear();
+                many.iter().for_each(|value| batch.extend_from_slice(value));
+                &batch[..]
+            }
+        };
+        engine::fs::write_all_at(&*self.file, bytes, *at)?;
+        *at += bytes.len() as u64;
+        if self.sync.raise(level) == Durability::Sync {
+            self.file.sync_data()?;
+        }
+        Ok(0)
+    }
+
+    fn pop(&self, _: usize, _: Durability, _: &mut dyn FnMut(u64, &[u8])) -> Result<usize, SubjectError> {
+        Err(SubjectError::Unsupported("reads"))
     }
 }

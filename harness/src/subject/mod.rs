@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod canary;
+pub mod durostore;
 pub mod fifo;
 pub mod lsm;
 mod registry;

@@ -1,6 +1,6 @@
 //! The subjects of this build, by name.
 
-use super::{Subject, baseline, canary, fifo, lsm, typed};
+use super::{Subject, baseline, canary, durostore, fifo, lsm, typed};
 use std::sync::Arc;
 
 /// Every subject that this binary has.
@@ -24,6 +24,7 @@ impl Registry {
             vec![Arc::new(typed::Typed), Arc::new(lsm::Lsm::DEFAULT), Arc::new(lsm::Lsm::LZ4), Arc::new(lsm::Lsm::SMALL)];
         subjects.extend([fifo::Fifo::DEFAULT, fifo::Fifo::SMALL].map(|fifo| Arc::new(fifo) as Arc<dyn Subject>));
         subjects.extend(baseline::all());
+        subjects.push(Arc::new(durostore::Durostore));
         subjects.extend(canary::controls());
         subjects.extend(canary::all());
         subjects.retain(|bundled| own.iter().all(|s| s.name() != bundled.name()));

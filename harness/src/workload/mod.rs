@@ -9,6 +9,7 @@ pub mod load;
 pub mod mixed;
 pub mod outcome;
 pub mod queue;
+pub mod queue_bench;
 pub mod random;
 pub mod script;
 pub mod stream;
@@ -46,6 +47,8 @@ pub enum Workload {
     Ttfp(ttfp::TtfpSpec),
     /// Producers and consumers.
     Queue(queue::Queue),
+    /// What a queue costs.
+    QueueBench(queue_bench::QueueBench),
     /// Calls written down one by one.
     Script(script::Script),
 }
@@ -62,6 +65,7 @@ impl Workload {
             Workload::GoPersist(_)
             | Workload::DbBench(_)
             | Workload::Ycsb(_)
+            | Workload::QueueBench(_)
             | Workload::Recovery(_)
             | Workload::Compaction(_) => &[],
             Workload::Ttfp(_) => &ttfp::TABLES,
@@ -79,7 +83,7 @@ impl Workload {
             Workload::Hub(spec) => spec.clients.max(1),
             Workload::Commit(spec) => spec.clients.max(1),
             Workload::GoPersist(spec) => spec.threads.max(1),
-            Workload::Load(_) | Workload::Recovery(_) | Workload::Compaction(_) => 1,
+            Workload::Load(_) | Workload::Recovery(_) | Workload::Compaction(_) | Workload::QueueBench(_) => 1,
             Workload::DbBench(spec) => spec.threads.max(1),
             Workload::Ycsb(spec) => spec.threads.max(1),
             Workload::Script(spec) => spec.clients(),
@@ -111,6 +115,7 @@ impl Workload {
             | Workload::Ycsb(_)
             | Workload::Recovery(_)
             | Workload::Compaction(_)
+            | Workload::QueueBench(_)
             | Workload::Ttfp(_) => None,
         }
     }
