@@ -319,7 +319,7 @@ fn indexes_are_never_given_again() {
         fill(&store, next..next + 7);
         next += 7;
         match round % 3 {
-            0 => drop(store.prune(None, WRITE).unwrap()),
+            0 => assert_eq!(store.prune(None, WRITE).unwrap(), 7),
             1 => store.delete(&(next - 7..next).collect::<Vec<_>>(), WRITE).unwrap(),
             _ => assert_eq!(store.pop_many(100, WRITE).unwrap().len(), 7),
         }
@@ -333,10 +333,14 @@ fn indexes_are_never_given_again() {
 fn large_and_small_entries_fill_files_alike() {
     let fs = MemFs::new();
     let store = Store::open("/q", Options { max_files: 100, ..small(fs.clone()) }).unwrap();
-    (0..3_000).for_each(|_| drop(store.write(b"x").unwrap()));
+    for _ in 0..3_000 {
+        store.write(b"x").unwrap();
+    }
     let many = files(&fs);
     assert!((8..=12).contains(&many), "{many}");
-    (0..10).for_each(|_| drop(store.write(&[7; 3_000]).unwrap()));
+    for _ in 0..10 {
+        store.write(&[7; 3_000]).unwrap();
+    }
     assert!((9..=10).contains(&(files(&fs) - many)), "{}", files(&fs));
 }
 
@@ -558,7 +562,9 @@ fn many_threads_write_and_read() {
     let taken = in_parallel((0..2 * writers).collect(), |n| {
         let mut taken = Vec::new();
         if n < writers {
-            (0..each).for_each(|i| drop(store.write(format!("{n} {i}").as_bytes()).unwrap()));
+            for i in 0..each {
+                store.write(format!("{n} {i}").as_bytes()).unwrap();
+            }
         } else {
             let bell = Duration::from_secs(30);
             let mut left = each;
@@ -631,7 +637,9 @@ fn salvage_gives_what_is_intact_and_says_what_is_not() {
     let fs = MemFs::new();
     let store = open(&fs);
     let typed = store.typed::<Payment>(Encoding::Json);
-    (0..60).for_each(|wei| drop(typed.write(&Payment { to: "x".repeat(100), wei }, WRITE).unwrap()));
+    for wei in 0..60 {
+        typed.write(&Payment { to: "x".repeat(100), wei }, WRITE).unwrap();
+    }
     store.write(b"no payment").unwrap();
     store.delete(&[0, 7], WRITE).unwrap();
     store.close().unwrap();

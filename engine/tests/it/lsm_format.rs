@@ -1,11 +1,11 @@
 //! The files of an LSM store, as `docs/lsm_format.md` describes them: a golden store opens, and the same calls
 //! still write the same bytes.
 
+use crate::support::hex;
 use engine::fs::MemFs;
 use engine::lsm::{Batch, Clock, Compression, Options, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,16 +43,6 @@ fn written() -> BTreeMap<PathBuf, Vec<u8>> {
     store.put_at(b"dave", b"5", Durability::Sync).unwrap();
     store.close().unwrap();
     fs.image()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for (n, line) in bytes.chunks(16).enumerate() {
-        let hex: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
-        let text: String = line.iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '.' }).collect();
-        writeln!(out, "{:04x}  {:<47}  {text}", n * 16, hex.join(" ")).unwrap();
-    }
-    out
 }
 
 #[test]

@@ -5,13 +5,24 @@ use engine::typed::{Options, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::{self, Debug};
+use std::fmt::{self, Debug, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Files with their bytes.
 pub(crate) type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+/// Bytes as a page of documentation shows them: sixteen a line, in hexadecimal and as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for (n, line) in bytes.chunks(16).enumerate() {
+        let hex: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+        let text: String = line.iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '.' }).collect();
+        writeln!(out, "{:04x}  {:<47}  {text}", n * 16, hex.join(" ")).unwrap();
+    }
+    out
+}
 
 /// Where the store under test lies.
 pub(crate) fn path() -> &'static Path {
