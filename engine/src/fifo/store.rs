@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// How often to look whether there is much to sync.
+const AHEAD: Duration = Duration::from_millis(10);
 /// When to look again for work that comes unasked.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -152,6 +154,15 @@ impl Upkeep {
             Some(next.min(now + PATIENCE))
         });
         // Who has the writer in the same process sees everything at once.
+        if let Some(writing) = &self.writing {
+            let (writing, upkeep) = (Arc::downgrade(writing), Arc::downgrade(self));
+            workers.start(move |now| {
+                if let Err(e) = writing.upgrade()?.sync_ahead() {
+                    upkeep.upgrade()?.note(e);
+                }
+                Some(now + AHEAD)
+            });
+        }
         if let (Some(rate), Some(_), None) = (self.options.indexer, &self.reading, &self.writing) {
             let upkeep = Arc::downgrade(self);
             workers.start(move |now| {

@@ -21,6 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes of `Async` entries that wait in memory at most.
 const BUFFER: u64 = 64 << 10;
 
+/// Bytes that are worth a sync ahead of time.
+const AHEAD: u64 = 4 << 20;
+
 /// What a reader of the same process may see: everything that is in the kernel.
 #[derive(Debug, Default)]
 pub(super) struct Visible {
@@ -289,6 +292,14 @@ impl Writing {
         let log = Arc::clone(&lock(&self.tail).log);
         log.check()?;
         if log.written_through() > log.synced_through() { log.sync_step() } else { Ok(()) }
+    }
+
+    /// Syncs what is in the kernel if it is much: a file is synced before the next one begins, and then a writer waits.
+    pub(super) fn sync_ahead(&self) -> Result<()> {
+        let log = Arc::clone(&lock(&self.tail).log);
+        let much = log.written_through().saturating_sub(log.synced_through()) >= AHEAD;
+        // A log that is poisoned, or closed because the next one has begun, says so to those who write.
+        if much && log.check().is_ok() { log.sync_step() } else { Ok(()) }
     }
 
     pub(super) fn close(&self) -> Result<()> {

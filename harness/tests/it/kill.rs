@@ -5,7 +5,7 @@ use crate::support::{Ended, KILLS, Sandbox, cell_of};
 use harness::exit_code;
 use harness::history::Moment;
 use harness::result::{CellKind, Results, Verdict};
-use harness::subject::canary::{CANARIES, Fault};
+use harness::subject::canary::{CANARIES, Fault, QUEUE_CANARIES};
 use std::collections::BTreeMap;
 
 /// Runs `subjects` through kills and gives how it ended and what it found.
@@ -143,4 +143,43 @@ fn batches_leave_no_half_open_channel() {
     let money = cell_of(&results, "typed").crash.as_ref().unwrap().money.as_ref().unwrap();
     assert!(money.payments_acked > 0 && money.payments_lost == 0 && money.amount_lost == 0, "{money:?}");
     assert!(!money.half_states.contains_key("c1") && !money.half_states.contains_key("c7"), "{money:?}");
+}
+
+/// Queues: the store survives in one process and in two, and those that are broken on purpose do not.
+#[test]
+fn queues_are_killed_and_judged() {
+    let sandbox = Sandbox::new();
+    let canaries: Vec<&str> = QUEUE_CANARIES.iter().filter(|c| c.exposed_by == Fault::Kill).map(|c| c.name).collect();
+    assert_eq!(canaries.len(), 4);
+    let subjects: Vec<&str> = ["fifo-small"].into_iter().chain(canaries.iter().copied()).collect();
+    let queue = |rest: &str| {
+        let workload =
+            "[workload]\nkind = \"queue\"\nvalue-bytes = 200\nbatch = 5\nbatch-percent = 30\nacknowledged-percent = 20";
+        format!(
+            "schema = 1\nname = \"queues\"\ntitle = \"?\"\nkinds = [\"kill\"]\nsync = [\"never\"]\nlevels = [\"mixed\"]\n{rest}\n{workload}\n"
+        )
+    };
+    let one = format!(
+        "{}front-percent = 15\nproducers = 3\nconsumers = 0\npop-percent = 45\n",
+        queue(&format!("subjects = {subjects:?}"))
+    );
+    sandbox.write("one.toml", &format!("{one}[kill]\nrandom = 4\naimed = 1\n"));
+    let ended = sandbox.run(&["run", "one.toml", "--out", "one"]);
+    assert_eq!(ended.code, Some(exit_code::OK), "{ended:?}");
+    let results = sandbox.result("one");
+    let cell = cell_of(&results, "fifo-small");
+    let crash = cell.crash.as_ref().unwrap();
+    assert_eq!(cell.verdict, Verdict::Survived, "{cell:?}");
+    assert!(crash.promised > 100 && !crash.aimed.contains_key("inside-1mib-write"), "{crash:?}");
+    for canary in canaries {
+        let verdict = cell_of(&results, canary).verdict;
+        assert!((Verdict::Lost..=Verdict::Hung).contains(&verdict), "{canary}: {verdict:?}");
+    }
+    let two = format!("{}two-processes = true\nproducers = 2\nconsumers = 2\n", queue("subjects = [\"fifo-small\"]"));
+    sandbox.write("two.toml", &format!("{two}[kill]\nrandom = 4\naimed = 1\n"));
+    let ended = sandbox.run(&["run", "two.toml", "--out", "two"]);
+    assert!(ended.err.contains("survived"), "{ended:?}");
+    let results = sandbox.result("two");
+    let crash = cell_of(&results, "fifo-small").crash.as_ref().unwrap().clone();
+    assert!(crash.promised > 100 && crash.lost_promised == 0 && crash.findings.is_empty(), "{crash:?}");
 }

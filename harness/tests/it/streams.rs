@@ -19,7 +19,7 @@ fn calls(workload: &Workload, seed: u64, round: u64, client: u64) -> Vec<Call> {
 fn changes(calls: &[Call]) -> impl Iterator<Item = &OwnedChange> {
     calls.iter().flat_map(|call| match &call.action {
         Action::Write { changes, .. } => &changes[..],
-        Action::Get { .. } => &[],
+        _ => &[],
     })
 }
 
@@ -148,6 +148,7 @@ proptest! {
                     changes.into_iter().map(|c| (call.op, Some(c), String::new())).collect()
                 }
                 Action::Get { key, .. } => vec![(call.op, None, key)],
+                other => panic!("{other:?}"),
             });
             each.take(CALLS).collect::<Vec<_>>()
         };
@@ -258,3 +259,27 @@ fn a_seed_means_the_same_calls_for_ever() {
 }
 
 const PINNED: [u32; 3] = [345_124_128, 4_013_459_845, 814_567_503];
+
+/// The oracle tells entries apart by their texts.
+#[test]
+fn no_two_entries_of_a_queue_are_the_same() {
+    let spec = "producers = 3\nconsumers = 1\nvalue-bytes = 60\nbatch = 4\nbatch-percent = 30\nfront-percent = 10\npop-percent = 20\nsync-percent = 5";
+    let workload = Workload::Queue(toml::from_str(spec).unwrap());
+    assert_eq!(workload.clients(), 4);
+    let (mut texts, mut taken) = (HashSet::new(), 0);
+    for (round, client) in (0..3).flat_map(|round| (0..4).map(move |client| (round, client))) {
+        let calls = calls(&workload, 7, round, client);
+        assert_eq!(calls, self::calls(&workload, 7, round, client));
+        for call in &calls {
+            match &call.action {
+                Action::Push { values, .. } => {
+                    assert!(client < 3, "a consumer only takes out");
+                    assert!(values.iter().all(|text| texts.insert(text.clone())), "{values:?}");
+                }
+                Action::Pop { .. } => taken += u64::from(client < 3),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(texts.len() > 3_000 && (500..1_600).contains(&taken), "{} {taken}", texts.len());
+}

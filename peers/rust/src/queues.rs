@@ -1,7 +1,7 @@
 //! Queues in Rust: yaque, queue-file and disk-queue, each with what it has for a level.
 //!
-//! yaque never syncs, and keeps where its reader has come to every 250 entries, or when it is told to, as it is here for
-//! `Write`. queue-file writes a header with each entry; a `Sync` is its own `set_sync_writes`. disk-queue writes through
+//! yaque never syncs, and keeps where its reader has come to every 250 entries: that is its `Async`. To keep it for each
+//! entry takes it a file and a rename. queue-file writes a header with each entry; a `Sync` is its own `set_sync_writes`. disk-queue writes through
 //! mapped memory and syncs nothing: what it acknowledges survives the process because the pages are the kernel's.
 
 use disk_queue::DiskQueue;
@@ -131,17 +131,14 @@ impl Line for Yaque {
     }
 
     fn pop(&mut self, level: Durability) -> Result<Option<Vec<u8>>, SubjectError> {
-        if level == Durability::Sync {
-            return Err(SubjectError::Unsupported("sync"));
+        if level > Durability::Async {
+            return Err(SubjectError::Unsupported("position that is kept for each entry"));
         }
         let value = match self.receiver.try_recv() {
             Ok(guard) => guard.try_into_inner().map_err(failed)?,
             Err(yaque::TryRecvError::QueueEmpty) => return Ok(None),
             Err(yaque::TryRecvError::Io(e)) => return Err(failed(e)),
         };
-        if level == Durability::Write {
-            self.receiver.save().map_err(failed)?;
-        }
         Ok(Some(value))
     }
 }
