@@ -598,7 +598,7 @@ fn brief(value: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::contract::{self, Promises};
+    use crate::oracle::contract::{Promises, promised_from};
     use crate::result::Verdict;
     use crate::subject::Promise;
     use proptest::prelude::*;
@@ -645,7 +645,7 @@ mod tests {
 
     fn from_of(calls: &[Vec<Written>], promise: Promise) -> Vec<Vec<Option<u64>>> {
         let of = |w: &Written| if w.level == Durability::Sync { Promise::Power } else { promise };
-        contract::promised_from(calls, &Promises { crash: Promise::Process, of: &of, keeps_prefix: true, syncs: &[] })
+        promised_from(calls, &Promises { crash: Promise::Process, of: &of, keeps_prefix: true, syncs: &[] })
     }
 
     struct Case {

@@ -145,6 +145,23 @@ fn batches_leave_no_half_open_channel() {
     assert!(!money.half_states.contains_key("c1") && !money.half_states.contains_key("c7"), "{money:?}");
 }
 
+/// Few kills of a queue; who puts in and who takes out comes on top.
+const QUEUES: &str = r#"
+schema = 1
+name = "queues"
+title = "What does a kill take from a queue?"
+kinds = ["kill"]
+sync = ["never"]
+levels = ["mixed"]
+
+[workload]
+kind = "queue"
+value-bytes = 200
+batch = 5
+batch-percent = 30
+acknowledged-percent = 20
+"#;
+
 /// Queues: the store survives in one process and in two, and those that are broken on purpose do not.
 #[test]
 fn queues_are_killed_and_judged() {
@@ -152,17 +169,8 @@ fn queues_are_killed_and_judged() {
     let canaries: Vec<&str> = QUEUE_CANARIES.iter().filter(|c| c.exposed_by == Fault::Kill).map(|c| c.name).collect();
     assert_eq!(canaries.len(), 4);
     let subjects: Vec<&str> = ["fifo-small"].into_iter().chain(canaries.iter().copied()).collect();
-    let queue = |rest: &str| {
-        let workload =
-            "[workload]\nkind = \"queue\"\nvalue-bytes = 200\nbatch = 5\nbatch-percent = 30\nacknowledged-percent = 20";
-        format!(
-            "schema = 1\nname = \"queues\"\ntitle = \"?\"\nkinds = [\"kill\"]\nsync = [\"never\"]\nlevels = [\"mixed\"]\n{rest}\n{workload}\n"
-        )
-    };
-    let one = format!(
-        "{}front-percent = 15\nproducers = 3\nconsumers = 0\npop-percent = 45\n",
-        queue(&format!("subjects = {subjects:?}"))
-    );
+    let queue = |subjects: &[&str]| format!("subjects = {subjects:?}\n{QUEUES}\n");
+    let one = format!("{}front-percent = 15\nproducers = 3\nconsumers = 0\npop-percent = 45\n", queue(&subjects));
     sandbox.write("one.toml", &format!("{one}[kill]\nrandom = 4\naimed = 1\n"));
     let ended = sandbox.run(&["run", "one.toml", "--out", "one"]);
     assert_eq!(ended.code, Some(exit_code::OK), "{ended:?}");
@@ -175,7 +183,7 @@ fn queues_are_killed_and_judged() {
         let verdict = cell_of(&results, canary).verdict;
         assert!((Verdict::Lost..=Verdict::Hung).contains(&verdict), "{canary}: {verdict:?}");
     }
-    let two = format!("{}two-processes = true\nproducers = 2\nconsumers = 2\n", queue("subjects = [\"fifo-small\"]"));
+    let two = format!("{}two-processes = true\nproducers = 2\nconsumers = 2\n", queue(&["fifo-small"]));
     sandbox.write("two.toml", &format!("{two}[kill]\nrandom = 4\naimed = 1\n"));
     let ended = sandbox.run(&["run", "two.toml", "--out", "two"]);
     assert!(ended.err.contains("survived"), "{ended:?}");

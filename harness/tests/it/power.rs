@@ -193,7 +193,7 @@ fn a_script_says_each_step() {
     let results = sandbox.result("out");
     assert_eq!(cell_of(&results, "typed").crash.as_ref().unwrap().acked, 2);
     for (bad, words) in [
-        ("{ get = [0, \"a\"] }", "step 1 of the script must have exactly one of changes, get and owner"),
+        ("{ get = [0, \"a\"] }", "step 1 of the script must have exactly one of changes, get, push, pop and owner"),
         ("{ get = [3, \"a\"] }", "uses table 3, but there are 1"),
     ] {
         let bad = if bad.contains("[0") { "{ get = [0, \"a\"], owner = \"sync\" }" } else { bad };

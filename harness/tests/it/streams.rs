@@ -263,8 +263,9 @@ const PINNED: [u32; 3] = [345_124_128, 4_013_459_845, 814_567_503];
 /// The oracle tells entries apart by their texts.
 #[test]
 fn no_two_entries_of_a_queue_are_the_same() {
-    let spec = "producers = 3\nconsumers = 1\nvalue-bytes = 60\nbatch = 4\nbatch-percent = 30\nfront-percent = 10\npop-percent = 20\nsync-percent = 5";
-    let workload = Workload::Queue(toml::from_str(spec).unwrap());
+    let shares = "batch-percent = 30\nfront-percent = 10\npop-percent = 20\nsync-percent = 5";
+    let spec = format!("producers = 3\nconsumers = 1\nvalue-bytes = 60\nbatch = 4\n{shares}");
+    let workload = Workload::Queue(toml::from_str(&spec).unwrap());
     assert_eq!(workload.clients(), 4);
     let (mut texts, mut taken) = (HashSet::new(), 0);
     for (round, client) in (0..3).flat_map(|round| (0..4).map(move |client| (round, client))) {
