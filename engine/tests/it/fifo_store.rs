@@ -699,6 +699,13 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn any_damage_is_survived(input in prop::collection::vec(any::<u8>(), 0..40)) {
+        crate::fifo_damage::open_damaged(&input);
+    }
+}
+
 /// Real files, real flocks: the writer and the reader in two stores of one process.
 #[test]
 fn halves_on_real_files_meet_through_the_indexer() {

@@ -1,5 +1,6 @@
 //! Integration tests of the engine: one binary, one module per promise.
 
+mod fifo_damage;
 mod fifo_format;
 mod fifo_model;
 mod fifo_queue;

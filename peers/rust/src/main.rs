@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --manifest-path peers/rust/Cargo.toml -- run db-bench --subject lsm-lz4,fjall`
 //!
-//! `cargo run --release --manifest-path peers/rust/Cargo.toml -- run queue --subject fifo,yaque,queue-file,disk-queue`
+//! `cargo run --release --manifest-path peers/rust/Cargo.toml -- run peers/rust/queue.toml`
 //!
 //! RocksDB comes with `--features rocksdb`: a quarter of an hour of C++ (needs `libclang-dev`).
 
