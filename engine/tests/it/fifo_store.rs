@@ -760,3 +760,39 @@ fn names_that_an_earlier_process_left_are_made_durable() {
         assert!(calls.iter().any(|call| call.starts_with("SyncDir")), "{half}: {calls:?}");
     }
 }
+
+#[test]
+fn an_index_that_was_told_is_not_given_again_after_a_full_disk() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open("/q", small(failing.clone())).unwrap();
+    fill(&store, 0..3);
+    // Told, and then lost with the write that was to carry it.
+    assert_eq!(store.write_at(&entry(3), Durability::Async).unwrap(), 3);
+    failing.arm(Plan { kind: CallKind::Write, skip: 0, times: 1, fault: Fault::Enospc });
+    assert!(matches!(store.write(&entry(4)), Err(Error::Full { .. })));
+    assert_eq!(store.write(&entry(4)).unwrap(), 4);
+    assert_eq!((all(&store), store.len().unwrap()), (vec![0, 1, 2, 4], 4));
+    store.close().unwrap();
+    assert_eq!(all(&open(&fs)), [0, 1, 2, 4]);
+}
+
+#[test]
+fn rot_in_a_shortened_log_of_deletes_is_refused() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    fill(&store, 0..40);
+    (0..35).for_each(|n| store.delete(&[n], WRITE).unwrap());
+    let path = Path::new("/q/fifo.deletes");
+    let before = fs.image()[path].len();
+    store.maintain(Duration::ZERO).unwrap();
+    let mut image = fs.image();
+    assert!(image[path].len() < before, "it is written anew");
+    // As killed, with nothing behind it.
+    for at in 10..image[path].len() - 10 {
+        image.get_mut(path).unwrap()[at] ^= 0xff;
+        let opened = Store::open("/q", small(MemFs::from_image(&image)));
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "{at}: {opened:?}");
+        image.get_mut(path).unwrap()[at] ^= 0xff;
+    }
+}
