@@ -287,8 +287,7 @@ impl Reading {
         let mut state = lock(&self.state);
         let Some(entry) = self.next_oldest(&mut state)? else {
             drop(state);
-            // A call that finds nothing still carries all earlier ones.
-            return self.settle(self.deletes.written_through(), level).map(|()| None);
+            return self.settle(0, level).map(|()| None);
         };
         let position = self.delete_range(&mut state, entry.index..entry.index + 1, level)?;
         drop(state);
@@ -477,7 +476,8 @@ impl Reading {
             return Ok(());
         }
         self.writing.as_ref().map_or(Ok(()), |writing| writing.sync_written())?;
-        self.deletes.wait_synced(position)
+        // A call that finds nothing to take out still carries all earlier ones.
+        self.deletes.wait_synced(position.max(self.deletes.written_through()))
     }
 
     /// Puts on the device what is in the kernel.

@@ -132,7 +132,10 @@ impl Writing {
         let mut turn = lock(&self.tail);
         let tail = &mut *turn;
         if entries.is_empty() {
-            return Ok(tail.next..tail.next);
+            let indexes = tail.next..tail.next;
+            drop(turn);
+            // A call that puts nothing in still carries all earlier ones.
+            return if level == Durability::Sync { self.sync_written().map(|()| indexes) } else { Ok(indexes) };
         }
         // The frame, two numbers, and the lengths of all entries but the last.
         let bytes: u64 = entries.iter().map(|entry| entry.as_ref().len() as u64 + 5).sum::<u64>() + 64;

@@ -796,3 +796,23 @@ fn rot_in_a_shortened_log_of_deletes_is_refused() {
         image.get_mut(path).unwrap()[at] ^= 0xff;
     }
 }
+
+#[test]
+fn a_call_that_finds_nothing_to_do_carries_the_earlier_ones() {
+    let synced = |call: &dyn Fn(&Store)| {
+        let trace = TraceFs::over(&MemFs::new());
+        let store = Store::open("/q", small(trace.clone())).unwrap();
+        fill(&store, 0..2);
+        store.pop_many(2, WRITE).unwrap();
+        let before = trace.recorder().entries().len();
+        call(&store);
+        let calls: Vec<_> = trace.recorder().entries()[before..].iter().map(|e| format!("{:?}", e.op)).collect();
+        calls.iter().filter(|call| call.starts_with("SyncData")).count()
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(synced(&|store| assert_eq!(store.pop(Durability::Sync).unwrap(), None)), 2);
+    assert_eq!(synced(&|store| assert!(store.pop_many(5, Durability::Sync).unwrap().is_empty())), 2);
+    assert_eq!(synced(&|store| store.delete(&[], Durability::Sync).unwrap()), 2);
+    assert_eq!(synced(&|store| assert_eq!(store.write_many(&nothing, Durability::Sync).unwrap(), 2..2)), 2);
+    assert_eq!(synced(&|store| assert_eq!(store.pop(WRITE).unwrap(), None)), 0);
+}
