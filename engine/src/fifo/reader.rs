@@ -211,7 +211,7 @@ impl Reading {
             }
             None => {
                 // What cannot be read may still be on its way here; whether it is rot, a mark behind it tells.
-                let scan = last.scan(Mode::Strict)?;
+                let scan = last.scan()?;
                 state.fronts.extend(scan.fronts);
             }
         }

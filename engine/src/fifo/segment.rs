@@ -71,18 +71,18 @@ impl Segment {
     }
 
     /// Reads on from `end` through what is whole, and moves `end` and `next` behind it.
-    pub(super) fn scan(&mut self, mode: Mode) -> Result<Scan> {
+    pub(super) fn scan(&mut self) -> Result<Scan> {
         let (len, mut fronts) = (self.len()?, Vec::new());
         let (path, number, first) = (&self.path, self.number, self.first);
         let mut next = self.next;
-        let replayed = replay(&*self.file, path, Framing::Binary, self.end..len, mode, |offset, kind, body| {
+        let replayed = replay(&*self.file, path, Framing::Binary, self.end..len, Mode::Strict, |offset, kind, body| {
             if kind == MARK {
                 return Ok(());
             }
             let entries = Entries::read(body).filter(|_| matches!(kind, BACK | FRONT));
             let Some(entries) = entries else { return Err(Error::corrupt(path, offset, "a record that makes no sense")) };
             let from = first + entries.delta;
-            if from < next || (from > next && mode == Mode::Strict) {
+            if from != next {
                 return Err(Error::corrupt(path, offset, format!("entry {from} stands where entry {next} belongs")));
             }
             next = from + entries.left;
@@ -100,7 +100,7 @@ impl Segment {
     pub(super) fn seal(&mut self, link: &Link) -> Result<()> {
         if link.before != self.number {
             // Those in between are gone. What it should have held, the deletes tell.
-            return match self.scan(Mode::Strict)?.replayed.cut {
+            return match self.scan()?.replayed.cut {
                 Some(cut) => Err(self.corrupt(cut.offset, cut.what)),
                 None => Ok(()),
             };

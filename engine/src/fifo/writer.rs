@@ -10,7 +10,7 @@ use super::segment::Segment;
 use crate::background::Bell;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
-use crate::log::{Cut, Framing, Header, Log, Mode, draft_segment, publish_segment};
+use crate::log::{Cut, Framing, Header, Log, draft_segment, publish_segment};
 use crate::sync_policy::{Durability, SyncPolicy};
 use std::io;
 use std::ops::Range;
@@ -81,7 +81,7 @@ impl Writing {
         let (mut fronts, mut cut, mut last) = (Vec::new(), None, None);
         if let Some(&number) = place.segments()?.last() {
             let (mut segment, link) = Segment::open(&place, number)?;
-            let scan = segment.scan(Mode::Strict)?;
+            let scan = segment.scan()?;
             fronts = link.fronts;
             fronts.extend(scan.fronts);
             if let Some(torn) = scan.replayed.cut {
