@@ -155,12 +155,12 @@ impl Queue {
             return Ok(0);
         }
         let level = self.options.level;
+        let store = || if front { self.store.write_in_front(values, level) } else { self.store.write_many(values, level) };
         let Placement::Memory(most) = self.options.placement else {
             state.stored += values.len() as u64;
             drop(state);
             // Out of the lock: many producers share one sync.
-            let put = if front { self.store.write_in_front(values, level) } else { self.store.write_many(values, level) };
-            return match put {
+            return match store() {
                 Ok(_) => Ok(values.len()),
                 Err(e) => {
                     lock(&self.state).stored -= values.len() as u64;
@@ -173,8 +173,7 @@ impl Queue {
             self.spill(&mut state)?;
         }
         if !fits && (front || values.len() > most) {
-            let put = if front { self.store.write_in_front(values, level) } else { self.store.write_many(values, level) };
-            put?;
+            store()?;
             state.stored += values.len() as u64;
             return Ok(values.len());
         }

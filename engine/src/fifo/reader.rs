@@ -483,7 +483,7 @@ impl Reading {
     /// Puts on the device what is in the kernel.
     pub(super) fn sync_written(&self) -> Result<()> {
         self.deletes.check()?;
-        if self.deletes.written_through() > self.deletes.synced_through() { self.deletes.sync_step() } else { Ok(()) }
+        self.deletes.sync_step()
     }
 
     /// Puts deletes that wait in memory into the kernel.
@@ -551,17 +551,9 @@ impl Reading {
     }
 
     pub(super) fn close(&self) -> Result<()> {
-        let outcome = self.finish();
+        let outcome = self.sync().and_then(|()| self.deletes.close_marked());
         lock(&self.lock).take();
         outcome
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.sync()?;
-        if self.deletes.mark_is_due() {
-            self.deletes.submit_unwaited(MARK, b"")?;
-        }
-        self.deletes.close()
     }
 
     /// The oldest entry that is neither deleted nor handed out.

@@ -5,7 +5,7 @@
 use super::options::Options;
 use super::place::{Place, Role};
 use super::reader::read_deleted;
-use super::record::{BACK, FRONT, Front, LINK, Link, MARK, encode_entries};
+use super::record::{BACK, FRONT, Front, LINK, Link, encode_entries};
 use super::segment::Segment;
 use crate::background::Bell;
 use crate::error::{Error, Result};
@@ -292,9 +292,13 @@ impl Writing {
 
     /// Puts on the device what is in the kernel.
     pub(super) fn sync_written(&self) -> Result<()> {
-        let log = Arc::clone(&lock(&self.tail).log);
-        log.check()?;
-        if log.written_through() > log.synced_through() { log.sync_step() } else { Ok(()) }
+        let log = {
+            let tail = lock(&self.tail);
+            // Asked in the writer's turn: as soon as the next file begins this log is closed, with all of it synced.
+            tail.log.check()?;
+            Arc::clone(&tail.log)
+        };
+        log.sync_step()
     }
 
     /// Syncs what is in the kernel if it is much: a file is synced before the next one begins, and then a writer waits.
@@ -306,18 +310,9 @@ impl Writing {
     }
 
     pub(super) fn close(&self) -> Result<()> {
-        let outcome = self.finish();
+        let outcome = self.sync().and_then(|()| lock(&self.tail).log.close_marked());
         lock(&self.lock).take();
         outcome
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.sync()?;
-        let tail = lock(&self.tail);
-        if tail.log.mark_is_due() {
-            tail.log.submit_unwaited(MARK, b"")?;
-        }
-        tail.log.close()
     }
 }
 

@@ -426,6 +426,15 @@ impl Log {
         outcome
     }
 
+    /// As [`Log::close`] of a binary log, with a mark at its end if that tells something new: damage in front of it is
+    /// then no torn tail.
+    pub(crate) fn close_marked(&self) -> Result<()> {
+        if self.mark_is_due() {
+            self.submit_unwaited(b'M', b"")?;
+        }
+        self.close()
+    }
+
     /// Gives back the room behind the last record. The log must be closed.
     pub(crate) fn trim(&self) -> Result<()> {
         let tail = lock(&self.tail.0);

@@ -765,10 +765,7 @@ impl Core {
         if memory.log.stats().records > 0 || self.older_count.load(Ordering::Acquire) > 0 {
             self.sync_through(&memory, memory.log.written_through())?;
         }
-        if memory.log.mark_is_due() {
-            memory.log.submit_unwaited(b'M', b"")?;
-        }
-        memory.log.close()?;
+        memory.log.close_marked()?;
         memory.log.trim()?;
         if let Some(spare) = lock(&self.spare).take() {
             remove_leftover(&*self.options.fs, &self.dir.join(wal::file_name(spare.number)))?;

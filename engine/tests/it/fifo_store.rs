@@ -816,3 +816,14 @@ fn a_call_that_finds_nothing_to_do_carries_the_earlier_ones() {
     assert_eq!(synced(&|store| assert_eq!(store.write_many(&nothing, Durability::Sync).unwrap(), 2..2)), 2);
     assert_eq!(synced(&|store| assert_eq!(store.pop(WRITE).unwrap(), None)), 0);
 }
+
+/// A dequeue that carries what was written may meet the change of files.
+#[test]
+fn a_synced_dequeue_meets_the_change_of_files() {
+    let fs = MemFs::new();
+    let store = Store::open("/q", Options { max_files: 100_000, ..small(fs.clone()) }).unwrap();
+    let outcomes = in_parallel((0..3).collect(), |n: u64| {
+        (0..3_000).try_for_each(|_| if n == 0 { store.write(&entry(n)).map(drop) } else { store.pop(Durability::Sync).map(drop) })
+    });
+    outcomes.into_iter().for_each(|outcome: engine::Result<()>| outcome.unwrap());
+}
