@@ -34,6 +34,7 @@ mod reader;
 mod record;
 mod salvage;
 mod segment;
+mod shown;
 mod store;
 mod typed;
 mod writer;

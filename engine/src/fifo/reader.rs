@@ -185,9 +185,9 @@ impl Reading {
     /// Looks for what was written since; how the segments begin that were not known.
     fn refresh(&self, state: &mut State) -> Result<Vec<Link>> {
         let mut links = Vec::new();
-        let visible = self.writing.as_ref().map(|writing| (writing.fronts_put(), writing.visible()));
+        let shown = self.writing.as_ref().map(|writing| (writing.fronts_put(), writing.shown()));
         let known = state.segments.back().map_or(0, |segment| segment.number);
-        let newest = visible.as_ref().map_or(u64::MAX, |(_, visible)| visible.segment);
+        let newest = shown.as_ref().map_or(u64::MAX, |(_, (end, _))| end.segment);
         if newest > known {
             for number in self.place.segments()?.into_iter().filter(|number| (known + 1..=newest).contains(number)) {
                 let (segment, link) = Segment::open(&self.place, number)?;
@@ -195,7 +195,7 @@ impl Reading {
                     last.seal(&link)?;
                 }
                 state.deleted.insert(link.before_next..link.first);
-                if visible.is_none() {
+                if shown.is_none() {
                     state.fronts.clone_from(&link.fronts);
                 }
                 state.segments.push_back(segment);
@@ -203,11 +203,11 @@ impl Reading {
             }
         }
         let Some(last) = state.segments.back_mut() else { return Ok(links) };
-        match visible {
-            Some((fronts_put, visible)) => {
-                state.fronts.extend(visible.fronts);
+        match shown {
+            Some((fronts_put, (end, fronts))) => {
+                state.fronts.extend(fronts);
                 state.fronts_seen = fronts_put;
-                (last.end, last.next) = (visible.end, visible.next);
+                (last.end, last.next) = (end.offset, end.next);
             }
             None => {
                 // What cannot be read may still be on its way here; whether it is rot, a mark behind it tells.
@@ -448,13 +448,13 @@ impl Reading {
             return if state.buffered.count() >= BUFFER { self.flush_deletes(state) } else { Ok(0) };
         }
         let position = if state.buffered.count() == 0 {
-            self.deletes.append(DELETE, &encode_deletes(ranges.ranges()))?
+            self.deletes.append(DELETE, &encode_deletes(ranges.ranges()))?.position
         } else {
             let mut all = state.buffered.clone();
             ranges.ranges().for_each(|range| all.insert(range));
-            let position = self.deletes.append(DELETE, &encode_deletes(all.ranges()))?;
+            let written = self.deletes.append(DELETE, &encode_deletes(all.ranges()))?;
             state.buffered = Indexes::default();
-            position
+            written.position
         };
         ranges.ranges().for_each(|range| forget(state, range));
         Ok(position)
@@ -464,9 +464,9 @@ impl Reading {
         if state.buffered.count() == 0 {
             return Ok(0);
         }
-        let position = self.deletes.append(DELETE, &encode_deletes(state.buffered.ranges()))?;
+        let written = self.deletes.append(DELETE, &encode_deletes(state.buffered.ranges()))?;
         state.buffered = Indexes::default();
-        Ok(position)
+        Ok(written.position)
     }
 
     /// Waits for the device if the level asks for it. What survives power loss carries everything before it, and so

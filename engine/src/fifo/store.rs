@@ -220,16 +220,17 @@ impl Store {
 
     fn put<E: AsRef<[u8]>>(&self, entries: &[E], front: bool, level: Durability) -> Result<Range<u64>> {
         let reading = &self.reader.reading;
-        let written = match self.writing.write(entries, front, level) {
+        let indexes = match self.writing.write(entries, front, level) {
+            Ok(indexes) => indexes,
             // There may be files that hold nothing any more.
-            Err(Error::NoRoom { .. }) if reading.reclaim()? > 0 => self.writing.write(entries, front, level),
-            written => written,
-        }?;
+            Err(Error::NoRoom { .. }) if reading.reclaim()? > 0 => self.writing.write(entries, front, level)?,
+            Err(e) => return Err(e),
+        };
         if self.reader.upkeep.options.sync.raise(level) == Durability::Sync {
             // What survives power loss carries everything before it, and so what was taken out.
             reading.sync_written()?;
         }
-        Ok(written)
+        Ok(indexes)
     }
 
     /// Syncs and closes.

@@ -7,6 +7,7 @@ use super::place::{Place, Role};
 use super::reader::read_deleted;
 use super::record::{BACK, FRONT, Front, LINK, Link, encode_entries};
 use super::segment::Segment;
+use super::shown::{End, Shown};
 use crate::background::Bell;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
@@ -23,16 +24,6 @@ const BUFFER: u64 = 64 << 10;
 
 /// Bytes that are worth a sync ahead of time.
 const AHEAD: u64 = 4 << 20;
-
-/// What a reader of the same process may see: everything that is in the kernel.
-#[derive(Debug, Default)]
-pub(super) struct Visible {
-    pub(super) segment: u64,
-    pub(super) end: u64,
-    pub(super) next: u64,
-    /// What was put in front since a reader asked last.
-    pub(super) fronts: Vec<Front>,
-}
 
 /// The end of the store.
 #[derive(Debug)]
@@ -62,7 +53,10 @@ pub(super) struct Writing {
     place: Place,
     options: Options,
     tail: Mutex<Tail>,
-    visible: Mutex<Visible>,
+    /// What a reader of the same process may see: everything that is in the kernel.
+    shown: Shown,
+    /// What was put in front since a reader asked last.
+    new_fronts: Mutex<Vec<Front>>,
     /// How often something was put in front.
     fronts_put: AtomicU64,
     pub(super) news: Bell,
@@ -102,12 +96,12 @@ impl Writing {
         let end = log.end();
         let log = Arc::new(log);
         let tail = Tail { log, segment, first, next, written: next, end, lost: None, buffered: 0, fronts, body: Vec::new() };
-        let visible = Visible { segment, end, next, fronts: Vec::new() };
         let writing = Self {
             place,
             options: options.clone(),
             tail: Mutex::new(tail),
-            visible: Mutex::new(visible),
+            shown: Shown::at(End { segment, offset: end, next }),
+            new_fronts: Mutex::default(),
             fronts_put: AtomicU64::new(0),
             news: Bell::default(),
             lock: Mutex::new(held),
@@ -157,8 +151,8 @@ impl Writing {
             return Ok(indexes);
         }
         let offset = tail.end;
-        let position = match tail.log.append(kind, &tail.body) {
-            Ok(position) => position,
+        let written = match tail.log.append(kind, &tail.body) {
+            Ok(written) => written,
             Err(e) => {
                 self.lost(tail);
                 return Err(e);
@@ -167,28 +161,31 @@ impl Writing {
         tail.next = indexes.end;
         let put = front.then_some(Front { first: indexes.start, count: entries.len() as u64, segment: tail.segment, offset });
         tail.fronts.extend(put);
-        self.show(tail, put);
+        self.show(tail, written.end, put);
         if tail.body.capacity() > 1 << 20 {
             tail.body = Vec::new();
         }
         let log = (level == Durability::Sync).then(|| Arc::clone(&tail.log));
         // Others may write while this one waits for the device.
         drop(turn);
-        log.map_or(Ok(()), |log| log.wait_synced(position)).map(|()| indexes)
+        log.map_or(Ok(()), |log| log.wait_synced(written.position)).map(|()| indexes)
     }
 
     /// Tells readers what is in the kernel.
-    fn show(&self, tail: &mut Tail, front: Option<Front>) {
+    fn show(&self, tail: &mut Tail, end: u64, front: Option<Front>) {
         tail.written = tail.next;
         tail.buffered = 0;
-        tail.end = tail.log.end();
-        let mut visible = lock(&self.visible);
-        (visible.segment, visible.end, visible.next) = (tail.segment, tail.end, tail.next);
+        tail.end = end;
+        let end = End { segment: tail.segment, offset: tail.end, next: tail.next };
         if front.is_some() {
-            visible.fronts.extend(front);
+            // Shown in the same turn, so that whoever sees the end knows what was put in front before it.
+            let mut fronts = lock(&self.new_fronts);
+            fronts.extend(front);
+            self.shown.show(end);
             self.fronts_put.fetch_add(1, Ordering::Release);
+        } else {
+            self.shown.show(end);
         }
-        drop(visible);
         self.news.ring();
     }
 
@@ -206,7 +203,7 @@ impl Writing {
             return Ok(());
         }
         match tail.log.commit_step() {
-            Ok(()) => self.show(tail, None),
+            Ok(()) => self.show(tail, tail.log.end(), None),
             Err(e) => {
                 self.lost(tail);
                 return Err(e);
@@ -246,7 +243,7 @@ impl Writing {
         tail.log.close()?;
         (tail.log, tail.segment, tail.first) = (Arc::new(log), number, tail.next);
         tail.lost = None;
-        self.show(tail, None);
+        self.show(tail, tail.log.end(), None);
         Ok(())
     }
 
@@ -261,10 +258,10 @@ impl Writing {
         self.begin_next(&mut tail, before_next).map(|()| true)
     }
 
-    /// What readers may see; the fronts are told once.
-    pub(super) fn visible(&self) -> Visible {
-        let mut visible = lock(&self.visible);
-        Visible { fronts: std::mem::take(&mut visible.fronts), ..*visible }
+    /// How far readers may see, and what was put in front before that; each front is told once.
+    pub(super) fn shown(&self) -> (End, Vec<Front>) {
+        let mut fronts = lock(&self.new_fronts);
+        (self.shown.get(), std::mem::take(&mut *fronts))
     }
 
     /// How often something was put in front.

@@ -18,7 +18,7 @@ pub use reader::{Cut, Dropped, LogReader, Mode, Replayed, replay};
 pub use segment::{Header, create_segment, identify, segment_name, segment_number};
 pub(crate) use segment::{beside, draft_segment, publish, publish_segment, remove_leftover, take_lock};
 pub(crate) use text::changes;
-pub use writer::{Log, LogStats, Ticket};
+pub use writer::{Log, LogStats, Ticket, Written};
 
 use std::ops::Range;
 

@@ -105,6 +105,15 @@ pub struct LogStats {
     pub len: u64,
 }
 
+/// A record that is in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Where it ends in the order, for [`Log::wait_synced`].
+    pub position: u64,
+    /// Where the file ended when it was there: with this record, if nobody else wrote meanwhile.
+    pub end: u64,
+}
+
 /// A submitted record: where it ends in the order. Waited for once.
 #[derive(Debug)]
 pub struct Ticket {
@@ -160,15 +169,15 @@ impl Log {
     }
 
     /// Submits a record and waits until it is in the kernel: [`Log::submit`] and [`Log::wait_written`] in
-    /// one, which saves a lone writer half of the locking. Returns the record's position.
-    pub fn append(&self, kind: u8, body: &[u8]) -> Result<u64> {
+    /// one, which saves a lone writer half of the locking.
+    pub fn append(&self, kind: u8, body: &[u8]) -> Result<Written> {
         let crc = Framing::checksum(kind, body);
         self.check_len(body)?;
         self.check()?;
         let mut pending = lock(&self.pending.0);
         self.encode(&mut pending, kind, body, crc);
         pending.members += 1;
-        let end = pending.end;
+        let position = pending.end;
         // Against the usual order of the two locks, and so only if nobody holds it.
         if let Ok(mut tail) = self.tail.0.try_lock() {
             let group = pending.take(&mut tail);
@@ -176,11 +185,12 @@ impl Log {
             if let Some(group) = group {
                 let _ = self.write_group(&mut tail, group);
             }
+            let end = tail.end;
             drop(tail);
-            return self.outcomes.0.take(end).map(|()| end);
+            return self.outcomes.0.take(position).map(|()| Written { position, end });
         }
         drop(pending);
-        self.wait_written(Ticket { end })
+        self.wait_written(Ticket { end: position }).map(|position| Written { position, end: self.end() })
     }
 
     /// Submits several records that share one fate: none lies between them, one `write` takes them all.

@@ -223,7 +223,7 @@ impl Core {
             let log = &writer.memory.log;
             let position = match level {
                 Durability::Async => log.submit_unwaited(b'W', body).map(|()| 0),
-                Durability::Write | Durability::Sync => log.append(b'W', body),
+                Durability::Write | Durability::Sync => log.append(b'W', body).map(|written| written.position),
             };
             let position = position.map_err(|e| self.note_poison(e))?;
             let versions = (first..).zip(changes.iter()).map(|(seq, (kind, key, stored))| (key, kind.tag(seq), stored));

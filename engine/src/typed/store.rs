@@ -376,7 +376,7 @@ impl Core {
         if self.foreign.load(Ordering::Acquire) {
             self.convert()?;
         }
-        self.log.append(kind, body)
+        self.log.append(kind, body).map(|written| written.position)
     }
 
     /// As [`Core::write`] for several records at once.
