@@ -40,7 +40,8 @@ pub struct Backup {
 /// Writes everything that changed after version `since`.
 pub(super) fn write(core: &Core, out: &mut dyn Write, since: u64) -> Result<Backup> {
     let through = core.hold();
-    let written = write_held(core, out, since, through);
+    // What a crash takes is numbered anew: an incremental backup behind it would miss what came then.
+    let written = core.sync().and_then(|()| write_held(core, out, since, through));
     core.release(through);
     let backup = written?;
     core.remember_backup(through)?;

@@ -139,10 +139,12 @@ impl Store {
     }
 
     /// Writes a backup of the store as it is now, while writes go on: whole with `since` 0, else what changed after
-    /// the version up to which an earlier backup goes ([`Backup::through`]).
+    /// the version up to which an earlier backup goes ([`Backup::through`]). What it holds is on the device of this
+    /// store when it returns, so that no crash takes back what an incremental backup builds on.
     ///
     /// # Errors
-    /// [`Error::Option`] when deletes behind `since` are gone, [`Error::Io`] of the stream, [`Error::Corrupt`].
+    /// [`Error::Option`] when deletes behind `since` are gone, [`Error::Io`] of the stream, [`Error::Corrupt`]; as
+    /// [`Store::sync`].
     pub fn backup(&self, out: &mut dyn std::io::Write, since: u64) -> Result<Backup> {
         backup::write(&self.core, out, since)
     }

@@ -1,6 +1,6 @@
 //! What the LSM store promises, one test each. Names in brackets are Badger's tests of the same behaviour.
 
-use engine::fs::{CallKind, FailingFs, Fault, File, Fs, Lock, LockOutcome, MemFs, Plan, RealFs, TraceFs};
+use engine::fs::{CallKind, FailingFs, Fault, File, Fs, FsOp, Lock, LockOutcome, MemFs, Plan, RealFs, TraceFs};
 use engine::lsm::{Batch, Clock, Options, Store, Transaction};
 use engine::{Durability, Error, SyncPolicy};
 use std::collections::BTreeMap;
@@ -736,6 +736,43 @@ fn a_chain_of_backups_gives_the_same_store() {
     store.backup(&mut stream, since).unwrap();
     restored.load(&mut &stream[..], Durability::Sync).unwrap();
     assert_eq!(all(&restored), all(&store));
+}
+
+/// A version that a crash took is given again: an incremental backup behind it would miss what came then.
+#[test]
+fn a_backup_is_never_ahead_of_what_a_crash_leaves() {
+    let (fs, copy) = (MemFs::new(), MemFs::new());
+    let (store, restored) = (open(&fs), open(&copy));
+    (0..10).for_each(|n| store.put_at(&key(n), b"before", Durability::Async).unwrap());
+    let mut whole = Vec::new();
+    let since = store.backup(&mut whole, 0).unwrap().through;
+    let killed = MemFs::from_image(&fs.image());
+    drop(store);
+    let store = open(&killed);
+    (5..25).for_each(|n| store.put(&key(n), b"after").unwrap());
+    let mut part = Vec::new();
+    store.backup(&mut part, since).unwrap();
+    restored.load(&mut &whole[..], Durability::Write).unwrap();
+    restored.load(&mut &part[..], Durability::Write).unwrap();
+    assert_eq!(all(&restored), all(&store));
+}
+
+/// The same after a power loss.
+#[test]
+fn a_backup_waits_for_the_device() {
+    let fs = MemFs::new();
+    let trace = TraceFs::over(&fs);
+    let store = Store::open(DIR, Options { fs: Arc::new(trace.clone()), ..options(&fs) }).unwrap();
+    store.put(b"key", b"not on the device").unwrap();
+    let before = trace.recorder().entries();
+    let log = before.iter().rev().find_map(|entry| match &entry.op {
+        FsOp::Write { inode, .. } => Some(*inode),
+        _ => None,
+    });
+    store.backup(&mut Vec::new(), 0).unwrap();
+    let since = trace.recorder().entries().split_off(before.len());
+    let synced = since.iter().any(|entry| matches!(&entry.op, FsOp::SyncData { inode } if Some(*inode) == log));
+    assert!(synced, "{since:?}");
 }
 
 #[test]

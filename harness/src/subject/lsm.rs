@@ -2,14 +2,13 @@
 //!
 //! Tables of a workload are prefixes of keys. `lsm` runs with the store's defaults; `lsm-small` with memtables,
 //! tables and levels so small that a hundred writes bring flushes, compactions and collections of the value log
-//! about, with batches that are transactions, and with a backup before each shrink: what crashes have to meet.
+//! about, with batches that are transactions, and with a backup restored before each shrink: what crashes have to meet.
 
+use super::restored::Restored;
 use super::{Change, Contents, Ordered, Promise, Session, Site, Subject, SubjectError, Tree};
-use engine::fs::MemFs;
 use engine::lsm::{Batch, Compression, Options, Simulation, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The LSM store.
@@ -62,9 +61,8 @@ impl Lsm {
 struct LsmSession {
     store: Store,
     prefixes: Vec<String>,
-    /// Whether batches are transactions that read what they change, and shrinking begins with a backup: for crashes
-    /// to meet them.
-    crashes: bool,
+    /// For crashes to meet it: a copy into which a backup is restored before each shrink. Batches are transactions then.
+    restored: Option<Restored>,
 }
 
 impl Subject for Lsm {
@@ -118,27 +116,18 @@ impl Subject for Lsm {
 
     fn open(&self, site: &Site<'_>) -> Result<Box<dyn Session>, SubjectError> {
         let store = Store::open(site.dir.join("lsm"), self.options(site))?;
-        let prefixes = site.tables.iter().map(|table| format!("{}/", table.name)).collect();
-        Ok(Box::new(LsmSession { store, prefixes, crashes: self.0 == Size::Small }))
+        let prefixes: Vec<_> = site.tables.iter().map(|table| format!("{}/", table.name)).collect();
+        let restored = match self.0 {
+            Size::Small => Some(Restored::open(site.dir.join("copy"), self.options(site), prefixes.clone())?),
+            Size::Default | Size::Lz4 => None,
+        };
+        Ok(Box::new(LsmSession { store, prefixes, restored }))
     }
 }
 
 impl LsmSession {
     fn key(&self, table: usize, key: &str) -> Vec<u8> {
         [self.prefixes[table].as_bytes(), key.as_bytes()].concat()
-    }
-
-    /// Takes a backup and loads it into a store in memory, which must find all of it.
-    fn back_up(&self) -> Result<(), SubjectError> {
-        let mut stream = Vec::new();
-        let backup = self.store.backup(&mut stream, 0)?;
-        let copy = Store::open("/copy", Options { fs: Arc::new(MemFs::new()), background: false, ..Options::default() })?;
-        copy.load(&mut &stream[..], Durability::Async)?;
-        let found = copy.iter().count() as u64;
-        match found == backup.records {
-            true => Ok(()),
-            false => Err(SubjectError::Store(format!("a backup of {} keys gives a store of {found}", backup.records))),
-        }
     }
 
     fn transact(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
@@ -171,7 +160,7 @@ impl Session for LsmSession {
     }
 
     fn batch(&self, changes: &[Change<'_>], level: Durability) -> Result<(), SubjectError> {
-        if self.crashes {
+        if self.restored.is_some() {
             return self.transact(changes, level);
         }
         let mut batch = Batch::new();
@@ -218,8 +207,11 @@ impl Session for LsmSession {
     }
 
     fn shrink(&self) -> Result<bool, SubjectError> {
-        if self.crashes {
-            self.back_up()?;
+        // A compaction puts on the device what a backup holds: every other time nothing comes between that one and the next.
+        if let Some(restored) = &self.restored
+            && restored.renew(&self.store)? % 2 == 1
+        {
+            return Ok(true);
         }
         self.store.compact()?;
         Ok(true)

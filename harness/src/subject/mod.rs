@@ -10,6 +10,7 @@ pub mod durostore;
 pub mod fifo;
 pub mod lsm;
 mod registry;
+mod restored;
 pub mod typed;
 
 pub use registry::{Registry, UnknownSubject};
