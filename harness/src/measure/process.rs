@@ -14,6 +14,10 @@ pub struct Usage {
     pub rss: u64,
     /// Largest resident set so far.
     pub rss_peak: u64,
+    /// Bytes meant for the device, by all threads, whichever way they were written: pages are counted when they become
+    /// dirty, and not when they are dropped before they are written (`write_bytes` and `cancelled_write_bytes` of
+    /// `/proc/self/io`).
+    pub device_bytes: u64,
 }
 
 /// Reads the usage of this process. Figures the system does not give are zero.
@@ -21,16 +25,18 @@ pub fn usage() -> Usage {
     use nix::sys::resource::{UsageWho, getrusage};
     use nix::sys::time::TimeValLike;
     let times = getrusage(UsageWho::RUSAGE_SELF).ok();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let (status, io) = (read("/proc/self/status"), read("/proc/self/io"));
+    let number = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
     };
     Usage {
         cpu_user_ns: times.map_or(0, |t| t.user_time().num_microseconds() as u64 * 1000),
         cpu_system_ns: times.map_or(0, |t| t.system_time().num_microseconds() as u64 * 1000),
-        rss: field("VmRSS:"),
-        rss_peak: field("VmHWM:"),
+        rss: number(&status, "VmRSS:") * 1024,
+        rss_peak: number(&status, "VmHWM:") * 1024,
+        device_bytes: number(&io, "write_bytes:").saturating_sub(number(&io, "cancelled_write_bytes:")),
     }
 }
 

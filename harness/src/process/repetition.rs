@@ -352,6 +352,7 @@ fn first_payments(registry: &Registry, task: &BenchTask, spec: &TtfpSpec) -> Res
         writes: outcome.writes,
         syncs: outcome.syncs,
         bytes_written: outcome.bytes,
+        device_bytes: now.device_bytes.saturating_sub(before.device_bytes),
         cpu_user_ns: now.cpu_user_ns - before.cpu_user_ns,
         cpu_system_ns: now.cpu_system_ns - before.cpu_system_ns,
         rss_peak: now.rss_peak,
@@ -396,6 +397,7 @@ impl Meter<'_> {
             cpu_system_ns: now.cpu_system_ns.saturating_sub(self.usage.cpu_system_ns),
             rss_peak: now.rss_peak,
             rss_end: now.rss,
+            device_bytes: now.device_bytes.saturating_sub(self.usage.device_bytes),
             ..phase
         }
         .with_calls(self.fs.calls().since(self.calls))

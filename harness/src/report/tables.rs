@@ -651,6 +651,7 @@ fn speed_of(results: &Results, scenario: &str, group: &str, name: &str, title: S
             latency(|p| p.p99),
             latency(|p| p.p99_9),
             maybe(syncs_per_write(&phase.counters), words::figure),
+            maybe(positive(phase.counters.device_bytes), size),
             maybe(space(bench, phase), |space| size(space.apparent)),
             maybe(positive(phase.counters.rss_peak), size),
         ];
@@ -686,6 +687,7 @@ fn speed_of(results: &Results, scenario: &str, group: &str, name: &str, title: S
         "p99",
         "p99.9",
         "syncs/write",
+        "to device",
         "file",
         "peak RSS",
     ];

@@ -443,6 +443,10 @@ pub struct Counters {
     pub calls: u64,
     /// Bytes the store handed to the operating system.
     pub bytes_written: u64,
+    /// Bytes meant for the device, whichever way they were written; a page counts once until it is written back. Zero
+    /// where the system does not say.
+    #[serde(default)]
+    pub device_bytes: u64,
     /// Processor time in the program.
     pub cpu_user_ns: u64,
     /// Processor time in the kernel.

@@ -66,7 +66,9 @@ fn projected(projection: &Projection, metric: Metric) -> Option<f64> {
 
 fn figure(phase: &Phase, metric: Metric, live_bytes: Option<u64>) -> Option<f64> {
     let worst = |of: &dyn Fn(&OpStats) -> Option<u64>| {
-        let of_all: Option<Vec<u64>> = phase.ops.values().map(of).collect();
+        // Work beside the operations has no time at which it was due, and is no operation then.
+        let is_due = phase.ops.values().any(|op| op.response.is_some());
+        let of_all: Option<Vec<u64>> = phase.ops.values().filter(|op| op.response.is_some() || !is_due).map(of).collect();
         of_all?.into_iter().max().map(|ns| ns as f64 / 1e6)
     };
     match metric {
@@ -114,6 +116,7 @@ fn merge_phase(samples: &[&PhaseSample]) -> Phase {
             writes: middle(&|s| s.writes),
             calls: middle(&|s| s.calls),
             bytes_written: middle(&|s| s.bytes_written),
+            device_bytes: middle(&|s| s.device_bytes),
             cpu_user_ns: middle(&|s| s.cpu_user_ns),
             cpu_system_ns: middle(&|s| s.cpu_system_ns),
             rss_peak: middle(&|s| s.rss_peak),

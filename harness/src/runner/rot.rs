@@ -80,6 +80,11 @@ impl Damage {
     }
 }
 
+/// How far a file is written: what lies behind it are zeros of room that was made in advance.
+fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
 fn block(bytes: &[u8], at: usize) -> &[u8] {
     &bytes[at.min(bytes.len())..(at + BLOCK).min(bytes.len())]
 }
@@ -122,7 +127,7 @@ pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bo
                 damaged[file].1 = damage.apply(bytes, older);
                 let name = format!("{}-{}", damage.name(), specimen.name);
                 let counts = crash.faults.entry(name.clone()).or_default();
-                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, (damage, bytes.len()), counts);
+                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, (damage, written(bytes)), counts);
                 crash.cases += 1;
                 worst = worst.max(verdict);
                 if verdict > Verdict::NotMeasured {
@@ -202,7 +207,7 @@ fn judge(
     recording: &Recording,
     specimen: &Specimen,
     damaged: Vec<(PathBuf, Vec<u8>)>,
-    (damage, len): (Damage, usize),
+    (damage, written): (Damage, usize),
     counts: &mut FaultCounts,
 ) -> (Verdict, String) {
     counts.cases += 1;
@@ -232,7 +237,7 @@ fn judge(
         return (Verdict::Survived, String::new());
     }
     // With its tail a file loses the records that tell what was synced; a tail that is older than the rest too.
-    let tail = matches!(damage, Damage::Cut(_)) || matches!(damage, Damage::Stale(at) if at + BLOCK >= len);
+    let tail = matches!(damage, Damage::Cut(_)) || matches!(damage, Damage::Stale(at) if at + BLOCK >= written);
     let nothing: Vec<Vec<Option<u64>>> = recording.writes.iter().map(|client| vec![None; client.len()]).collect();
     let floors = if tail { &nothing } else { &specimen.covered };
     let found = Judge::new(&recording.base, &recording.writes, floors, opener.subject.keeps_prefix()).judge(&contents, u64::MAX);
@@ -258,4 +263,14 @@ fn judge(
     }
     counts.cut += 1;
     (Verdict::Survived, String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_made_in_advance_is_not_written() {
+        assert_eq!([written(b""), written(b"\0\0"), written(b"a\0b"), written(b"a\0b\0\0")], [0, 0, 3, 3]);
+    }
 }

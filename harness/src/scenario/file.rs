@@ -411,6 +411,12 @@ fn check(plan: &Plan) -> Result<(), String> {
     if let Workload::Script(script) = &plan.workload {
         script.check()?;
     }
+    if let Workload::Ycsb(ycsb) = &plan.workload
+        && !ycsb.beside.is_empty()
+        && ycsb.rate_share <= 0.0
+    {
+        return Err("beside needs a rate-share above 0: it says what goes on beside operations that are due".to_owned());
+    }
     for name in &plan.power.models {
         if Model::named(name).is_none() {
             let hint = did_you_mean(name, MODELS.iter().map(|m| m.name));

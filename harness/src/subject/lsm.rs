@@ -288,6 +288,11 @@ impl Ordered for LsmSession {
     fn compact(&self) -> Result<(), SubjectError> {
         Ok(self.store.compact()?)
     }
+
+    fn backup(&self) -> Result<(), SubjectError> {
+        self.store.backup(&mut std::io::sink(), 0)?;
+        Ok(())
+    }
 }
 
 fn text(bytes: &[u8]) -> Result<String, SubjectError> {

@@ -273,6 +273,11 @@ pub trait Ordered: Send + Sync {
 
     /// Reclaims all the space it can.
     fn compact(&self) -> Result<(), SubjectError>;
+
+    /// Writes a backup of everything to nowhere.
+    fn backup(&self) -> Result<(), SubjectError> {
+        Err(SubjectError::Unsupported("backups"))
+    }
 }
 
 /// A queue. Entries have an index that no other entry of it ever has.

@@ -35,6 +35,8 @@ pub struct PhaseSample {
     pub syncs: u64,
     /// Bytes handed to the operating system.
     pub bytes_written: u64,
+    /// Bytes meant for the device.
+    pub device_bytes: u64,
     /// Processor time in the program.
     pub cpu_user_ns: u64,
     /// Processor time in the kernel.

@@ -16,7 +16,7 @@ use rand::{Rng as _, RngExt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Parameters. What is not here is as YCSB's files have it.
@@ -46,9 +46,39 @@ pub struct Ycsb {
     /// A second run at a fixed rate: this share of what the first reached, 0 to 1; 0 for none.
     #[serde(default)]
     pub rate_share: f64,
+    /// More runs at that rate, each with such work done over and over beside it.
+    #[serde(default)]
+    pub beside: Vec<Beside>,
     /// Whether the store reclaims all the space it can at the end.
     #[serde(default)]
     pub compact: bool,
+}
+
+/// What goes on beside the operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Beside {
+    /// A backup of everything.
+    Backup,
+    /// A compaction of everything.
+    Compact,
+}
+
+impl Beside {
+    /// Its name as an operation, and the phase with it.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Beside::Backup => ("backup", "at-rate-beside-backup"),
+            Beside::Compact => ("compact", "at-rate-beside-compact"),
+        }
+    }
+
+    fn work(self, store: &dyn Ordered) -> Result<(), SubjectError> {
+        match self {
+            Beside::Backup => store.backup(),
+            Beside::Compact => store.compact(),
+        }
+    }
 }
 
 fn million() -> u64 {
@@ -376,7 +406,11 @@ pub fn run(
     let reached = closed.operations as f64 * 1e9 / closed.duration_ns.max(1) as f64;
     phases.push(closed);
     if spec.rate_share > 0.0 {
-        phases.push(phase(&|| operations(spec, "at-rate", reached * spec.rate_share, &client))?);
+        let rate = reached * spec.rate_share;
+        phases.push(phase(&|| operations(spec, "at-rate", rate, &client))?);
+        for work in &spec.beside {
+            phases.push(phase(&|| beside(*work, store, &|name| operations(spec, name, rate, &client)))?);
+        }
     }
     if spec.compact {
         let compact = || {
@@ -387,6 +421,31 @@ pub fn run(
         phases.push(phase(&compact)?);
     }
     Ok(phases)
+}
+
+/// Measures operations while other work is done over and over.
+fn beside(
+    work: Beside,
+    store: &dyn Ordered,
+    operations: &(dyn Fn(&str) -> Result<PhaseSample, SubjectError> + Sync),
+) -> Result<PhaseSample, SubjectError> {
+    let (name, phase) = work.names();
+    let done = AtomicBool::new(false);
+    let (sample, worked) = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let (clock, mut service) = (Clock::start(), Latencies::default());
+            while !done.load(Ordering::Acquire) {
+                let begin = clock.now();
+                work.work(store)?;
+                service.record(clock.now() - begin);
+            }
+            Ok::<_, SubjectError>(service)
+        });
+        let sample = operations(phase);
+        done.store(true, Ordering::Release);
+        (sample, worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    Ok(sample?.with_op(name, &worked?, None, 0))
 }
 
 fn parts(total: u64, threads: u64) -> Vec<(u64, Range<u64>)> {
@@ -476,6 +535,7 @@ mod tests {
             field_bytes: 100,
             blob: false,
             rate_share: 0.0,
+            beside: Vec::new(),
             compact: false,
         }
     }

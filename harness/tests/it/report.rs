@@ -337,6 +337,7 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
             syncs: (syncs_per_write * operations as f64) as u64,
             writes: operations,
             bytes_written: operations * 64,
+            device_bytes: operations * 80,
             cpu_user_ns: operations * 31,
             cpu_system_ns: operations * 12,
             rss_peak: 48 << 20,
@@ -1043,6 +1044,7 @@ fn distort(results: &mut Results, choices: &[u8]) {
                 writes: whole(pick()),
                 cpu_user_ns: whole(pick()),
                 cpu_system_ns: whole(pick()),
+                device_bytes: whole(pick()),
                 rss_peak: whole(pick()),
                 ..Counters::default()
             };

@@ -274,3 +274,11 @@ fn documented_scenarios_read_as_documented() {
     let documented = ["random", "aimed", "rounds", "window-ms", "timeout-ms"].map(default);
     assert_eq!(documented, [kill.random, kill.aimed, kill.rounds, kill.window_ms, kill.timeout_ms].map(|n| n.to_string()));
 }
+
+#[test]
+fn work_beside_operations_needs_a_rate() {
+    let text = "extends = \"ycsb\"\nworkload.beside = [\"backup\"]\n";
+    let refused = load_text(text, Profile::Quick).unwrap_err();
+    assert!(refused.contains("beside needs a rate-share"), "{refused}");
+    load_text(&format!("{text}workload.rate-share = 0.5\n"), Profile::Quick).unwrap();
+}
