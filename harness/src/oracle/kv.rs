@@ -30,8 +30,9 @@ pub struct Written {
 }
 
 impl Written {
-    /// What a call does, before it is known how it ends; `None` for a read.
-    pub fn of(call: &Call) -> Option<Self> {
+    /// What a call does, before it is known how it ends; `None` for a read. `due` is the entry of a queue that it is going
+    /// to acknowledge.
+    pub fn of(call: &Call, due: Option<&(u64, String)>) -> Option<Self> {
         let (changes, queue, level) = match &call.action {
             Action::Get { .. } => return None,
             Action::Write { changes, level } => (changes.clone(), None, *level),
@@ -40,6 +41,14 @@ impl Written {
                 (Vec::new(), Some(push), *level)
             }
             Action::Pop { level, .. } => (Vec::new(), Some(queue::Call::Pop { took: queue::Took::Unknown }), *level),
+            Action::Hold => (Vec::new(), Some(queue::Call::Hold { took: queue::Took::Unknown }), Durability::Async),
+            Action::Acknowledge { level } => match due {
+                Some((index, text)) => {
+                    let entry = queue::Entry { index: *index, value: text.clone() };
+                    (Vec::new(), Some(queue::Call::Ack(entry)), *level)
+                }
+                None => (Vec::new(), Some(queue::Call::Pop { took: queue::Took::Nothing }), Durability::Async),
+            },
         };
         Some(Self { changes, queue, level, slot: Slot { begin: 0, outcome: Outcome::Unknown } })
     }
@@ -50,6 +59,10 @@ impl Written {
         match (queue, answer, &call.action) {
             (queue::Call::Push { values, indexes, .. }, Answer::Pushed(first), _) => {
                 *indexes = (*first..).take(values.len()).collect();
+            }
+            (queue::Call::Hold { took }, Answer::Popped(handed), _) => {
+                let entry = handed.as_ref().map(|(index, text)| queue::Entry { index: *index, value: text.clone() });
+                *took = entry.map_or(queue::Took::Nothing, queue::Took::Entry);
             }
             (queue, Answer::Popped(taken), Action::Pop { acknowledged, .. }) => {
                 let entry = taken.as_ref().map(|(index, text)| queue::Entry { index: *index, value: text.clone() });

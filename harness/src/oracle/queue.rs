@@ -50,9 +50,20 @@ pub enum Call {
         /// What it returned.
         took: Took,
     },
-    /// Takes out an entry that was delivered before, wherever it stands. A delivery that waits for this call
-    /// changes nothing, so it is not in a history.
+    /// Hands the head out and leaves it in the queue: whatever comes of it, the entry must still be there.
+    Hold {
+        /// What it handed out, to be passed over by others.
+        took: Took,
+    },
+    /// Takes out an entry that was handed out before, wherever it stands.
     Ack(Entry),
+}
+
+impl Call {
+    /// Whether it changes nothing.
+    pub fn is_idle(&self) -> bool {
+        matches!(self, Call::Pop { took: Took::Nothing } | Call::Hold { .. })
+    }
 }
 
 impl Written {
@@ -78,6 +89,8 @@ struct Item<'a> {
     told: Option<(u64, u64)>,
     /// The calls that took it, or tried to.
     takes: Vec<Id>,
+    /// When a call began that handed it out: pops pass it over from then on.
+    held_from: Option<u64>,
     /// Another push has the same value, so it cannot be told what became of this one.
     vague: bool,
 }
@@ -114,6 +127,8 @@ pub struct Judge<'a> {
     /// Whether what was there before had ascending indexes: not if something was once put in front of it.
     base_ascends: bool,
     blind: Vec<Blind>,
+    /// When calls began that handed out nobody knows what.
+    blind_holds: Vec<u64>,
     contradictions: Vec<Contradiction>,
 }
 
@@ -142,6 +157,7 @@ impl<'a> Judge<'a> {
             by_index: BTreeMap::new(),
             base_ascends,
             blind: Vec::new(),
+            blind_holds: Vec::new(),
             contradictions: Vec::new(),
         };
         for i in judge.by_value.values().filter(|same| same.len() > 1).flatten() {
@@ -187,6 +203,17 @@ impl<'a> Judge<'a> {
         for (c, client) in self.calls.iter().enumerate() {
             for (w, called) in client.iter().enumerate() {
                 let (entry, popped) = match called.call() {
+                    Call::Hold { took: Took::Unknown } => {
+                        self.blind_holds.push(called.slot.begin);
+                        continue;
+                    }
+                    Call::Hold { took: Took::Entry(entry) } => {
+                        for &i in self.by_value.get(entry.value.as_str()).map_or(&[][..], Vec::as_slice) {
+                            let from = &mut self.items[i].held_from;
+                            *from = Some(from.map_or(called.slot.begin, |at| at.min(called.slot.begin)));
+                        }
+                        continue;
+                    }
                     Call::Pop { took: Took::Unknown } => {
                         let end = match called.slot.outcome {
                             Outcome::Acked(at) | Outcome::Failed(at) => at,
@@ -253,8 +280,8 @@ impl<'a> Judge<'a> {
 
     /// Looks for pops that took an entry although one that certainly stood before it was there.
     fn read_order_of_deliveries(&mut self) {
-        // Who acknowledges deliveries one by one is free to do so in any order.
-        if self.calls.iter().flatten().any(|called| matches!(called.call(), Call::Ack(_))) {
+        // Who acknowledges deliveries one by one is free to do so in any order, and what is handed out holds nobody up.
+        if self.calls.iter().flatten().any(|called| matches!(called.call(), Call::Ack(_) | Call::Hold { .. })) {
             return;
         }
         let slot = |&(c, w): &Id| -> &Slot { &self.calls[c][w].slot };
@@ -381,7 +408,9 @@ impl<'a> Judge<'a> {
     /// What became of the entries that are not there.
     fn fate(&self, present: &[bool], until: u64) -> Fate {
         let pops: Vec<&Blind> = self.blind.iter().filter(|b| b.begin < until).collect();
-        let standing = |i: &usize| present[*i] && !self.items[*i].front && !self.is_taken(*i, until);
+        let passed_over = self.blind_holds.iter().filter(|&&begin| begin < until).count();
+        let is_held = |i: usize| self.items[i].held_from.is_some_and(|from| from < until);
+        let standing = |i: &usize| present[*i] && !self.items[*i].front && !self.is_taken(*i, until) && !is_held(*i);
         let mut acks: Vec<u64> = Vec::new();
         let mut base: Vec<usize> = Vec::new();
         if !pops.is_empty() {
@@ -389,7 +418,8 @@ impl<'a> Judge<'a> {
             acks.sort_unstable();
             base = (0..self.items.len()).filter(standing).filter(|&i| self.items[i].push.is_none()).collect();
         }
-        // A pop takes the head: what stands before an entry must have been taken by other pops, and have come back.
+        // A pop takes the head: what stands before an entry must have been taken by other pops, and have come back, or
+        // have been handed out.
         let may_take = |pop: &Blind, i: usize| {
             let item = &self.items[i];
             if item.begin >= pop.end {
@@ -408,7 +438,7 @@ impl<'a> Judge<'a> {
                     acks.partition_point(|&at| at < item.begin.min(pop.begin)) + batch
                 }
             };
-            ahead < pops.len()
+            ahead < pops.len() + passed_over
         };
         let gone = |i: &usize| {
             let item = &self.items[*i];
@@ -485,7 +515,7 @@ impl<'a> Judge<'a> {
         for (c, client) in self.calls.iter().enumerate() {
             for (w, called) in client.iter().enumerate() {
                 let Some(at) = called.slot.acked_by(until) else { continue };
-                if *called.call() == (Call::Pop { took: Took::Nothing }) {
+                if called.call().is_idle() {
                     continue;
                 }
                 judgement.acked += 1;
@@ -568,6 +598,7 @@ fn items<'a>(base: &[(u64, &'a str)], calls: &'a [Vec<Written>]) -> Vec<Item<'a>
         acked: Some(0),
         told: Some((index, 0)),
         takes: Vec::new(),
+        held_from: None,
         vague: false,
     };
     let mut items: Vec<Item<'a>> = base.iter().map(old).collect();
@@ -583,6 +614,7 @@ fn items<'a>(base: &[(u64, &'a str)], calls: &'a [Vec<Written>]) -> Vec<Item<'a>
                 acked,
                 told: acked.and_then(|at| Some((*indexes.get(place)?, at))),
                 takes: Vec::new(),
+                held_from: None,
                 vague: false,
             }));
         }
@@ -938,6 +970,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_handed_out_stays_and_is_passed_over() {
+        let base = || entries(&[(1, "a"), (2, "b")]);
+        let hold = |took| called(Call::Hold { took }, 10, Outcome::Acked(14));
+        let case = |calls| Case { base: base(), ..promised(calls) };
+        let held = || hold(Took::Entry(entry(1, "a")));
+        case(vec![vec![held()]]).is(&[(1, "a"), (2, "b")], Verdict::Survived);
+        case(vec![vec![held()]]).says(&[(2, "b")], "was there before and is missing");
+        // A pop of unknown result may have taken the one behind it, and only then.
+        let pop = || blind(20, Outcome::Unknown);
+        case(vec![vec![held(), pop()]]).is(&[(1, "a")], Verdict::Survived);
+        case(vec![vec![hold(Took::Nothing), pop()]]).says(&[(1, "a")], "was there before and is missing");
+        let unknown = called(Call::Hold { took: Took::Unknown }, 10, Outcome::Unknown);
+        case(vec![vec![pop()], vec![unknown]]).is(&[(1, "a")], Verdict::Survived);
+        let ack = called(Call::Ack(entry(1, "a")), 30, Outcome::Unknown);
+        case(vec![vec![held(), ack]]).is(&[(2, "b")], Verdict::Survived);
+    }
+
+    #[test]
     fn an_empty_queue_is_no_write() {
         let empty = called(Call::Pop { took: Took::Nothing }, 10, Outcome::Acked(14));
         assert_eq!(promised(vec![vec![empty]]).is(&[], Verdict::Survived).acked, 0);
@@ -1042,7 +1092,7 @@ mod tests {
                         match called.queue.as_mut().unwrap() {
                             Call::Push { indexes, .. } => indexes.clear(),
                             Call::Pop { took } => *took = Took::Unknown,
-                            Call::Ack(_) => {}
+                            Call::Ack(_) | Call::Hold { .. } => {}
                         }
                     }
                 }

@@ -10,7 +10,7 @@ use crate::measure::clock::Clock;
 use crate::subject::{Contents, Half, Ordered, Registry, Session, Site, SubjectError, SyncPolicyText, Table};
 use crate::workload::Workload;
 use crate::workload::growth::{self, Recovery};
-use crate::workload::stream::Answer;
+use crate::workload::stream::{Answer, Held};
 use engine::Durability;
 use engine::fs::{Fs, RealFs};
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,7 @@ fn shrink_for_ever(session: &dyn Session) -> Result<(), SubjectError> {
 fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, client: u64) -> Result<(), SubjectError> {
     let stream = task.store.workload.stream(task.store.level(), task.seed, task.round, client);
     let stream = stream.ok_or(SubjectError::Unsupported("stream of calls"))?;
+    let mut held = Held::default();
     for (number, call) in stream.enumerate() {
         let number = number as u64;
         if number == history.capacity() {
@@ -211,7 +212,11 @@ fn call_until_full(session: &dyn Session, history: &History, task: &WriteTask, c
             std::thread::sleep(Duration::from_secs(3600));
         }
         history.begin(client, number);
-        let answer = call.make(session);
+        if let Some((index, text)) = held.due(&call) {
+            // Noted before: a kill in the middle must not hide which entry it was.
+            history.note(client, number, Note { index: *index, text: fingerprint(text) });
+        }
+        let answer = call.make(session, &mut held);
         if let Ok(answer) = &answer {
             note(history, client, number, answer);
         }

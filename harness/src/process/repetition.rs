@@ -15,7 +15,7 @@ use crate::workload::growth::{self, Compaction, Recovery};
 use crate::workload::outcome::{PhaseSample, Repetition};
 use crate::workload::queue_bench::{self, Progress, QueueBench, Step};
 use crate::workload::random::mix;
-use crate::workload::stream::{Action, Call, Stream};
+use crate::workload::stream::{Action, Call, Held, Stream};
 use crate::workload::ttfp::{self, Simulated, TtfpSpec};
 use crate::workload::ycsb::{self, Ycsb};
 use crate::workload::{go_persist, load};
@@ -504,7 +504,8 @@ fn draw(stream: &mut Stream, operation: &mut Vec<Call>) {
 fn perform_timed(session: &dyn Session, operation: &[Call], clock: &Clock, due: Option<u64>, done: &mut Client) -> u64 {
     let start = clock.now();
     // A failed call does not keep the rest from being made.
-    let failed = operation.iter().filter(|call| call.make(session).is_err()).count() > 0;
+    let mut held = Held::default();
+    let failed = operation.iter().filter(|call| call.make(session, &mut held).is_err()).count() > 0;
     let end = clock.now();
     done.writes += operation.iter().filter(|call| !matches!(call.action, Action::Get { .. })).count() as u64;
     done.calls += operation.len() as u64;

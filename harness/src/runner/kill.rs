@@ -324,7 +324,7 @@ fn asked(cell: &CellPlan, round: u64, histories: &[(History, Option<Half>)]) -> 
         let Some((history, _)) = history else { continue };
         let (mut own, mut noted) = (Vec::new(), Vec::new());
         for (number, (slot, call)) in history.row(client).into_iter().zip(stream).enumerate() {
-            if let Some(write) = Written::of(&call) {
+            if let Some(write) = Written::of(&call, None) {
                 own.push(Written { slot, ..write });
                 noted.push((call, history.noted(client, number as u64)));
             }
@@ -349,13 +349,18 @@ fn answer(writes: &mut [Vec<Written>], notes: &[Vec<Noted>], base: &Contents) {
         texts.insert(fingerprint(text), text.to_owned());
     }
     for (write, (call, note)) in writes.iter_mut().flatten().zip(notes.iter().flatten()) {
+        let text = |note: &Note| texts.get(&note.text).cloned().unwrap_or_else(|| format!("bytes of print {:016x}", note.text));
+        if let (Action::Acknowledge { .. }, Some(note)) = (&call.action, note) {
+            // Noted before the call was made, so it is known however that ended.
+            let due = (note.index, text(note));
+            *write = Written { slot: write.slot, ..Written::of(call, Some(&due)).unwrap_or_else(|| write.clone()) };
+        }
         if !matches!(write.slot.outcome, Outcome::Acked(_)) {
             continue;
         }
-        let text = |note: &Note| texts.get(&note.text).cloned().unwrap_or_else(|| format!("bytes of print {:016x}", note.text));
         let answer = match (&call.action, note) {
             (Action::Push { .. }, Some(note)) => Answer::Pushed(note.index),
-            (Action::Pop { .. }, note) => Answer::Popped(note.as_ref().map(|note| (note.index, text(note)))),
+            (Action::Pop { .. } | Action::Hold, note) => Answer::Popped(note.as_ref().map(|note| (note.index, text(note)))),
             _ => Answer::Done,
         };
         write.answered(call, &answer);

@@ -191,7 +191,7 @@ fn specimens(opener: &Opener<'_>, recording: &Recording) -> Result<Vec<Specimen>
 fn covered(recording: &Recording, floors: &Floors) -> Vec<Vec<Option<u64>>> {
     let logged = |w: &&Written| w.level != Durability::Async && w.slot.acked_by(u64::MAX).is_some();
     let takes = |w: &Written| w.queue.as_ref().is_some_and(|call| !matches!(call, queue::Call::Push { .. }));
-    let told = |w: &&Written| !matches!(w.queue, Some(queue::Call::Pop { took: queue::Took::Nothing }));
+    let told = |w: &&Written| !w.queue.as_ref().is_some_and(queue::Call::is_idle);
     let last = |took: bool| {
         let same = recording.writes.iter().flatten().filter(logged).filter(told).filter(|w| takes(w) == took);
         same.map(|w| w.slot.begin).max().unwrap_or(0)

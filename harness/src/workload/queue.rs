@@ -37,7 +37,7 @@ pub struct Queue {
     /// Pops among the calls of a producer, in per cent.
     #[serde(default)]
     pub pop_percent: u64,
-    /// Pops that are handed out first and acknowledged then, in per cent.
+    /// Pops that are handed out first and acknowledged in a later call of the client, in per cent.
     #[serde(default)]
     pub acknowledged_percent: u64,
     /// Calls that are only buffered, in per cent.
@@ -74,7 +74,7 @@ impl Queue {
 
 /// The calls of one client in one round: producers come first.
 pub fn stream(spec: &Queue, seed: u64, round: u64, client: u64) -> Stream {
-    let mut client = Client { spec: spec.clone(), rng: rng(seed, &[round, client]), round, client, number: 0 };
+    let mut client = Client { spec: spec.clone(), rng: rng(seed, &[round, client]), round, client, number: 0, held: 0 };
     Box::new(std::iter::from_fn(move || Some(client.next_call())))
 }
 
@@ -84,6 +84,8 @@ struct Client {
     round: u64,
     client: u64,
     number: u64,
+    /// Calls that handed something out, if there was anything, and are to be acknowledged.
+    held: u64,
 }
 
 impl Client {
@@ -91,7 +93,16 @@ impl Client {
         let consumes = self.client >= self.spec.producers.max(1) || self.draws(self.spec.pop_percent);
         let level = self.level();
         if consumes {
-            return Call::pop("pop", level, self.draws(self.spec.acknowledged_percent)).ends();
+            // What was handed out is mostly acknowledged next, and sometimes after more was handed out.
+            if self.held > 0 && self.draws(80) {
+                self.held -= 1;
+                return Call::acknowledge("acknowledge", level).ends();
+            }
+            if self.draws(self.spec.acknowledged_percent) {
+                self.held += 1;
+                return Call::hold("hold").ends();
+            }
+            return Call::pop("pop", level, false).ends();
         }
         let end = if self.draws(self.spec.front_percent) { End::Front } else { End::Back };
         let batched = self.spec.batch > 1 && self.draws(self.spec.batch_percent);

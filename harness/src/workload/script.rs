@@ -51,8 +51,12 @@ pub struct ScriptStep {
 pub enum Pop {
     /// At once.
     Take,
-    /// It is handed out, and taken out when that is acknowledged.
+    /// It is handed out, and taken out when that is acknowledged: one call.
     Acknowledge,
+    /// It is handed out.
+    Hold,
+    /// Not the oldest, but what was handed out to this client is taken out.
+    Held,
 }
 
 /// What the owner of a store does.
@@ -86,7 +90,13 @@ impl ScriptStep {
             return Some(Call::push("push", level, self.push.clone(), self.end).ends());
         }
         if let Some(pop) = self.pop {
-            return Some(Call::pop("pop", level, pop == Pop::Acknowledge).ends());
+            let call = match pop {
+                Pop::Take => Call::pop("pop", level, false),
+                Pop::Acknowledge => Call::pop("pop", level, true),
+                Pop::Hold => Call::hold("hold"),
+                Pop::Held => Call::acknowledge("acknowledge", level),
+            };
+            return Some(call.ends());
         }
         (!self.changes.is_empty()).then(|| Call::batch("write", level, self.changes.clone()).ends())
     }

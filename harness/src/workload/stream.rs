@@ -8,6 +8,7 @@ use crate::subject::{Change, End, Session, SubjectError};
 use engine::Durability;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// One call of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,24 @@ pub enum Action {
         /// Whether it is handed out first and taken out when that is acknowledged, which is one call here.
         acknowledged: bool,
     },
+    /// Hands the oldest entry of a queue out, which stays in it.
+    Hold,
+    /// Takes out of a queue what was handed out to this client, the oldest first; nothing if there is none.
+    Acknowledge {
+        /// The durability asked for.
+        level: Durability,
+    },
+}
+
+/// What was handed out to a client and not yet acknowledged: index and text, the oldest first.
+#[derive(Debug, Default)]
+pub struct Held(VecDeque<(u64, String)>);
+
+impl Held {
+    /// What this call is going to acknowledge.
+    pub fn due(&self, call: &Call) -> Option<&(u64, String)> {
+        self.0.front().filter(|_| matches!(call.action, Action::Acknowledge { .. }))
+    }
 }
 
 /// What a call returned.
@@ -64,7 +83,7 @@ pub enum Answer {
     Done,
     /// The index of the first entry that was put in.
     Pushed(u64),
-    /// The entry that was taken: its index and text.
+    /// The entry that was taken or handed out: its index and text.
     Popped(Option<(u64, String)>),
 }
 
@@ -123,13 +142,23 @@ impl Call {
         Self { op, last: false, action: Action::Pop { level, acknowledged }, meaning: Meaning::None }
     }
 
+    /// The oldest entry of a queue that is handed out.
+    pub fn hold(op: &'static str) -> Self {
+        Self { op, last: false, action: Action::Hold, meaning: Meaning::None }
+    }
+
+    /// What was handed out, taken out.
+    pub fn acknowledge(op: &'static str, level: Durability) -> Self {
+        Self { op, last: false, action: Action::Acknowledge { level }, meaning: Meaning::None }
+    }
+
     /// A read.
     pub fn get(op: &'static str, table: usize, key: String) -> Self {
         Self { op, last: false, action: Action::Get { table, key }, meaning: Meaning::None }
     }
 
-    /// Makes the call.
-    pub fn make(&self, session: &dyn Session) -> Result<Answer, SubjectError> {
+    /// Makes the call, for a client to whom `held` was handed out.
+    pub fn make(&self, session: &dyn Session, held: &mut Held) -> Result<Answer, SubjectError> {
         let fifo = || session.fifo().ok_or(SubjectError::Unsupported("queue"));
         let black_box = |text: &str| {
             std::hint::black_box(text);
@@ -155,6 +184,18 @@ impl Call {
                     fifo()?.pop(1, *level, &mut look)?;
                 }
                 Ok(Answer::Popped(taken))
+            }
+            Action::Hold => {
+                let mut handed = None;
+                let mut look = |index, value: &[u8]| handed = Some((index, String::from_utf8_lossy(value).into_owned()));
+                fifo()?.hold(&mut look)?;
+                held.0.extend(handed.clone());
+                Ok(Answer::Popped(handed))
+            }
+            Action::Acknowledge { level } => {
+                // Whatever becomes of this call, nobody knows any more whether the entry is still handed out.
+                let Some((index, _)) = held.0.pop_front() else { return Ok(Answer::Done) };
+                fifo()?.acknowledge(index, *level).map(|()| Answer::Done)
             }
         }
     }

@@ -167,7 +167,7 @@ acknowledged-percent = 20
 fn queues_are_killed_and_judged() {
     let sandbox = Sandbox::new();
     let canaries: Vec<&str> = QUEUE_CANARIES.iter().filter(|c| c.exposed_by == Fault::Kill).map(|c| c.name).collect();
-    assert_eq!(canaries.len(), 4);
+    assert_eq!(canaries.len(), 5);
     let subjects: Vec<&str> = ["fifo-small"].into_iter().chain(canaries.iter().copied()).collect();
     let queue = |subjects: &[&str]| format!("subjects = {subjects:?}\n{QUEUES}\n");
     let one = format!("{}front-percent = 15\nproducers = 3\nconsumers = 0\npop-percent = 45\n", queue(&subjects));

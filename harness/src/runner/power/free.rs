@@ -5,7 +5,7 @@ use super::record::{Opener, Recording, Step, disk, files, slots};
 use crate::crash::{Mark, Trace};
 use crate::oracle::kv::Written;
 use crate::subject::{Session, SubjectError};
-use crate::workload::stream::Call;
+use crate::workload::stream::{Call, Held};
 use engine::fs::{MemFs, Recorder, TraceFs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -65,13 +65,13 @@ fn drive(
     calls: &[&Call],
     fail: &dyn Fn(SubjectError),
 ) -> Vec<Written> {
-    let mut writes: Vec<Written> = Vec::new();
+    let (mut writes, mut held): (Vec<Written>, _) = (Vec::new(), Held::default());
     for call in calls {
-        let Some(write) = Written::of(call) else { continue };
+        let Some(write) = Written::of(call, held.due(call)) else { continue };
         let number = writes.len();
         writes.push(write);
         recorder.note(Mark::Begin { client, number }.note());
-        let done = call.make(session);
+        let done = call.make(session, &mut held);
         recorder.note(if done.is_ok() { Mark::Acked { client, number } } else { Mark::Failed { client, number } }.note());
         match done {
             Ok(answer) => writes[number].answered(call, &answer),

@@ -12,7 +12,7 @@ use crate::subject::{Contents, Session, Site, Subject, SubjectError};
 use crate::workload::Workload;
 use crate::workload::random::rng;
 use crate::workload::script::{Owner, Pop, ScriptStep};
-use crate::workload::stream::{Action, Call};
+use crate::workload::stream::{Action, Call, Held};
 use engine::Durability;
 use engine::fs::{Fs, MemFs, TraceFs};
 use rand::RngExt;
@@ -145,6 +145,10 @@ pub(crate) fn as_script(step: &Step) -> ScriptStep {
                 let pop = Some(if *acknowledged { Pop::Acknowledge } else { Pop::Take });
                 ScriptStep { client: *client, pop, level: Some(level.to_string()), ..ScriptStep::default() }
             }
+            Action::Hold => ScriptStep { client: *client, pop: Some(Pop::Hold), ..ScriptStep::default() },
+            Action::Acknowledge { level } => {
+                ScriptStep { client: *client, pop: Some(Pop::Held), level: Some(level.to_string()), ..ScriptStep::default() }
+            }
         },
     }
 }
@@ -200,6 +204,8 @@ pub(crate) struct Run<'a> {
     opened_at: u64,
     due: Option<u64>,
     pub(crate) writes: Vec<Vec<Written>>,
+    /// What was handed out to each client.
+    held: Vec<Held>,
     pub(crate) syncs: Vec<(usize, usize)>,
     syncs_seen: usize,
     seen: usize,
@@ -221,11 +227,13 @@ impl<'a> Run<'a> {
             arrival: 0.0,
             opened_at: 0,
             due: None,
-            writes: vec![Vec::new(); clients.max().unwrap_or(0)],
+            writes: Vec::new(),
+            held: Vec::new(),
             syncs: Vec::new(),
             syncs_seen: 0,
             seen: 0,
         };
+        run.writes.resize_with(clients.max().unwrap_or(0), Vec::new);
         run.open()?;
         Ok(run)
     }
@@ -237,6 +245,8 @@ impl<'a> Run<'a> {
     fn open(&mut self) -> Result<(), SubjectError> {
         self.note(Mark::Work);
         self.session = Some(self.opener.open(Arc::new(self.fs.clone()))?);
+        // A store that is opened again has handed out nothing.
+        self.held = std::iter::repeat_with(Held::default).take(self.writes.len()).collect();
         self.spend_syncs();
         self.note(Mark::Opened);
         self.opened_at = self.now;
@@ -270,11 +280,12 @@ impl<'a> Run<'a> {
         let Some(session) = &self.session else { return Ok(()) };
         match step {
             Step::Call { client, call } => {
-                let Some(write) = Written::of(call) else { return call.make(&**session).map(drop) };
-                let (client, number) = (*client, self.writes[*client].len());
+                let (client, held) = (*client, &mut self.held[*client]);
+                let Some(write) = Written::of(call, held.due(call)) else { return call.make(&**session, held).map(drop) };
+                let number = self.writes[client].len();
                 self.writes[client].push(write);
-                self.note(Mark::Begin { client, number });
-                let done = call.make(&**session);
+                self.fs.recorder().note(Mark::Begin { client, number }.note());
+                let done = call.make(&**session, held);
                 if let Ok(answer) = &done {
                     self.writes[client][number].answered(call, answer);
                 }

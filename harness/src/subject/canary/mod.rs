@@ -103,6 +103,7 @@ pub static QUEUE_CANARIES: &[Canary] = &[
     queue("fifo-canary-push-early", "acknowledges an enqueue before it is in the kernel", Queue::PushEarly),
     queue("fifo-canary-torn-batch", "puts a batch in entry by entry", Queue::TornBatch),
     queue("fifo-canary-front-at-back", "puts at the back what is to go in front", Queue::FrontAtBack),
+    queue("fifo-canary-hold-takes", "takes out what it should only hand out", Queue::HoldTakes),
     fifo("fifo-canary-without-entry-syncs", "is the FIFO store without syncs of entries", Always, Mutant::FileSync(".fifo")),
     fifo("fifo-canary-without-delete-syncs", "is the FIFO store that acknowledges a dequeue before it is on the device",
         Always, Mutant::FileSync(".deletes")),

@@ -16,6 +16,8 @@ pub(super) enum Bug {
     TornBatch,
     /// Puts at the back what is to go in front.
     FrontAtBack,
+    /// Takes out what it should only hand out.
+    HoldTakes,
 }
 
 pub(super) fn open(site: &Site<'_>, bug: Bug) -> Result<Box<dyn Session>, SubjectError> {
@@ -82,10 +84,16 @@ impl Interface for Queue {
     }
 
     fn hold(&self, look: &mut dyn FnMut(u64, &[u8])) -> Result<bool, SubjectError> {
+        if self.bug == Bug::HoldTakes {
+            return Ok(self.fifo()?.pop(1, Durability::Write, look)? > 0);
+        }
         self.fifo()?.hold(look)
     }
 
     fn acknowledge(&self, index: u64, level: Durability) -> Result<(), SubjectError> {
+        if self.bug == Bug::HoldTakes {
+            return Ok(());
+        }
         self.fifo()?.acknowledge(index, level)
     }
 }
