@@ -92,11 +92,7 @@ impl Subject for Lsm {
     }
 
     fn promise(&self, policy: SyncPolicy, level: Durability) -> Promise {
-        match policy.raise(level) {
-            Durability::Async => Promise::None,
-            Durability::Write => Promise::Process,
-            Durability::Sync => Promise::Power,
-        }
+        Promise::of_contract(policy, level)
     }
 
     fn keeps_prefix(&self) -> bool {

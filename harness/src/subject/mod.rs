@@ -99,6 +99,17 @@ pub enum Promise {
     Power,
 }
 
+impl Promise {
+    /// What the durability contract says of a change of this level under this policy (`docs/durability_contract.md`).
+    pub fn of_contract(policy: SyncPolicy, level: Durability) -> Self {
+        match policy.raise(level) {
+            Durability::Async => Promise::None,
+            Durability::Write => Promise::Process,
+            Durability::Sync => Promise::Power,
+        }
+    }
+}
+
 /// Where and how a store is opened.
 #[derive(Clone, Debug)]
 pub struct Site<'a> {

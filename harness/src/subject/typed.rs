@@ -39,11 +39,7 @@ impl Subject for Typed {
     }
 
     fn promise(&self, policy: SyncPolicy, level: Durability) -> Promise {
-        match policy.raise(level) {
-            Durability::Async => Promise::None,
-            Durability::Write => Promise::Process,
-            Durability::Sync => Promise::Power,
-        }
+        Promise::of_contract(policy, level)
     }
 
     fn keeps_prefix(&self) -> bool {

@@ -221,15 +221,6 @@ impl Kind {
     }
 }
 
-/// What the stores without a bug promise.
-fn promised(policy: SyncPolicy, level: Durability) -> Promise {
-    match policy.raise(level) {
-        Durability::Async => Promise::None,
-        Durability::Write => Promise::Process,
-        Durability::Sync => Promise::Power,
-    }
-}
-
 impl Subject for &'static Canary {
     fn name(&self) -> &str {
         self.name
@@ -263,7 +254,7 @@ impl Subject for &'static Canary {
 
     fn promise(&self, policy: SyncPolicy, level: Durability) -> Promise {
         let most = if self.exposed_by == Kill { Promise::Process } else { Promise::Power };
-        promised(policy, level).min(most)
+        Promise::of_contract(policy, level).min(most)
     }
 
     fn keeps_prefix(&self) -> bool {
@@ -303,7 +294,7 @@ impl Subject for Control {
     }
 
     fn promise(&self, policy: SyncPolicy, level: Durability) -> Promise {
-        promised(policy, level)
+        Promise::of_contract(policy, level)
     }
 
     fn keeps_prefix(&self) -> bool {
