@@ -3,6 +3,7 @@
 use engine::fs::{FsOp, Recorded};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 /// Files by path.
@@ -104,11 +105,18 @@ pub enum Mark {
     Work,
 }
 
+/// The number of a file that was there or was created.
+fn file(numbers: &BTreeMap<u64, usize>, inode: u64) -> usize {
+    numbers.get(&inode).copied().unwrap_or(inode as usize)
+}
+
 impl Trace {
     /// A trace of what a recorder saw since it began with these files.
     pub fn new(dirs: Vec<PathBuf>, files: Files, entries: Vec<Recorded>) -> Self {
         let mut trace = Trace { dirs, files, ..Trace::default() };
-        let mut known = trace.files.len();
+        // In the order in which they appear: beside each other two creations may be numbered in one order and recorded in
+        // the other.
+        let mut numbers: BTreeMap<u64, usize> = (0..trace.files.len()).map(|file| (file as u64, file)).collect();
         for entry in entries {
             trace.end = trace.end.max(entry.begun + 1).max(entry.ended.map_or(0, |e| e + 1));
             let op = match entry.op {
@@ -118,13 +126,11 @@ impl Trace {
                 }
                 FsOp::Open { .. } => continue,
                 FsOp::Create { path, inode } => {
-                    let file = inode as usize;
-                    // An existing file keeps its number and is emptied, as O_TRUNC does.
-                    if file < known {
-                        Op::SetLen { file, len: 0 }
-                    } else {
-                        known = file + 1;
-                        Op::Create { path, file }
+                    let next = numbers.len();
+                    match numbers.entry(inode) {
+                        // An existing file keeps its number and is emptied, as O_TRUNC does.
+                        Entry::Occupied(known) => Op::SetLen { file: *known.get(), len: 0 },
+                        Entry::Vacant(new) => Op::Create { path, file: *new.insert(next) },
                     }
                 }
                 FsOp::Rename { from, to } => Op::Rename { from, to },
@@ -132,10 +138,10 @@ impl Trace {
                 FsOp::Remove { path } => Op::Remove { path },
                 FsOp::CreateDir { path } => Op::CreateDir { path },
                 FsOp::SyncDir { dir } => Op::SyncDir { dir },
-                FsOp::Write { inode, offset, bytes } => Op::Write { file: inode as usize, offset, bytes },
-                FsOp::SetLen { inode, len } => Op::SetLen { file: inode as usize, len },
-                FsOp::SyncData { inode } => Op::Sync { file: inode as usize, data_only: true },
-                FsOp::SyncAll { inode } => Op::Sync { file: inode as usize, data_only: false },
+                FsOp::Write { inode, offset, bytes } => Op::Write { file: file(&numbers, inode), offset, bytes },
+                FsOp::SetLen { inode, len } => Op::SetLen { file: file(&numbers, inode), len },
+                FsOp::SyncData { inode } => Op::Sync { file: file(&numbers, inode), data_only: true },
+                FsOp::SyncAll { inode } => Op::Sync { file: file(&numbers, inode), data_only: false },
             };
             trace.calls.push(Call { op, begun: entry.begun, ended: entry.ended, ok: entry.ok });
         }
@@ -302,5 +308,22 @@ mod file_bytes {
             .map(read)
             .collect::<Option<_>>()
             .ok_or_else(|| serde::de::Error::custom("a file's bytes cannot be read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two threads create files: the second number is recorded first.
+    #[test]
+    fn creations_may_be_recorded_in_another_order_than_they_were_numbered() {
+        let call = |op, begun| Recorded { op, begun, ended: Some(begun + 1), ok: true };
+        let create = |name: &str, inode, begun| call(FsOp::Create { path: PathBuf::from(name), inode }, begun);
+        let entries = vec![create("/b", 1, 0), create("/a", 0, 2), call(FsOp::SyncData { inode: 0 }, 4), create("/a", 0, 6)];
+        let ops: Vec<Op> = Trace::new(Vec::new(), Files::new(), entries).calls.into_iter().map(|call| call.op).collect();
+        let created = |name: &str, file| Op::Create { path: PathBuf::from(name), file };
+        let sync = Op::Sync { file: 1, data_only: true };
+        assert_eq!(ops, [created("/b", 0), created("/a", 1), sync, Op::SetLen { file: 1, len: 0 }]);
     }
 }
