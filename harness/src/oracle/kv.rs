@@ -43,10 +43,7 @@ impl Written {
             Action::Pop { level, .. } => (Vec::new(), Some(queue::Call::Pop { took: queue::Took::Unknown }), *level),
             Action::Hold => (Vec::new(), Some(queue::Call::Hold { took: queue::Took::Unknown }), Durability::Async),
             Action::Acknowledge { level } => match due {
-                Some((index, text)) => {
-                    let entry = queue::Entry { index: *index, value: text.clone() };
-                    (Vec::new(), Some(queue::Call::Ack(entry)), *level)
-                }
+                Some(entry) => (Vec::new(), Some(queue::Call::Ack(entry.into())), *level),
                 None => (Vec::new(), Some(queue::Call::Pop { took: queue::Took::Nothing }), Durability::Async),
             },
         };
@@ -61,11 +58,10 @@ impl Written {
                 *indexes = (*first..).take(values.len()).collect();
             }
             (queue::Call::Hold { took }, Answer::Popped(handed), _) => {
-                let entry = handed.as_ref().map(|(index, text)| queue::Entry { index: *index, value: text.clone() });
-                *took = entry.map_or(queue::Took::Nothing, queue::Took::Entry);
+                *took = handed.as_ref().map_or(queue::Took::Nothing, |entry| queue::Took::Entry(entry.into()));
             }
             (queue, Answer::Popped(taken), Action::Pop { acknowledged, .. }) => {
-                let entry = taken.as_ref().map(|(index, text)| queue::Entry { index: *index, value: text.clone() });
+                let entry = taken.as_ref().map(queue::Entry::from);
                 if entry.is_none() && *acknowledged {
                     // Nothing was handed out, so there was nothing to acknowledge, and nothing to make durable.
                     self.level = Durability::Async;

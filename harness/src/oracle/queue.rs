@@ -22,6 +22,12 @@ pub struct Entry {
     pub value: String,
 }
 
+impl From<&(u64, String)> for Entry {
+    fn from((index, value): &(u64, String)) -> Self {
+        Self { index: *index, value: value.clone() }
+    }
+}
+
 /// What a pop took.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Took {

@@ -227,13 +227,12 @@ impl<'a> Run<'a> {
             arrival: 0.0,
             opened_at: 0,
             due: None,
-            writes: Vec::new(),
+            writes: vec![Vec::new(); clients.max().unwrap_or(0)],
             held: Vec::new(),
             syncs: Vec::new(),
             syncs_seen: 0,
             seen: 0,
         };
-        run.writes.resize_with(clients.max().unwrap_or(0), Vec::new);
         run.open()?;
         Ok(run)
     }
