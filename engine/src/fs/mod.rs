@@ -57,6 +57,11 @@ pub trait File: Send + Sync + Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Where that ends which was ever written: from there to the length the file reads as zeros. For whoever would
+    /// read a long stretch only to find nothing; to say the length is never wrong.
+    fn written_len(&self) -> io::Result<u64> {
+        self.len()
+    }
     /// Cuts the file, or extends it with zeros. Volatile until a sync.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes bytes and length written before this call durable (`fdatasync`). After an error nothing

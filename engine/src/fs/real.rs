@@ -1,7 +1,8 @@
 //! The operating system's files. The only file of the engine that names `std::fs`.
 
 use super::{File, Fs, Lock, LockOutcome};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom, seek};
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
@@ -93,6 +94,20 @@ impl File for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn written_len(&self) -> io::Result<u64> {
+        // Moves the file's position, which nobody uses: reads and writes say where.
+        let mut end = 0;
+        loop {
+            match seek(&self.0, SeekFrom::Data(end)).and_then(|data| seek(&self.0, SeekFrom::Hole(data))) {
+                Ok(hole) => end = hole,
+                Err(Errno::NXIO) => return Ok(end),
+                // A file system that keeps no account of it.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.len(),
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

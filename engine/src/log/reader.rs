@@ -164,6 +164,10 @@ pub fn replay(
     mut apply: impl FnMut(u64, u8, &[u8]) -> Result<()>,
 ) -> Result<Replayed> {
     let mut found = Replayed { end: range.start, ..Replayed::default() };
+    // Room that was made in advance is not read: its pages would stay in the kernel, in folios so large that each small
+    // write to one of them costs a walk over all of its blocks.
+    let written = file.written_len().map_err(|e| Error::io("read", path, e))?;
+    let range = range.start..if framing == Framing::Binary { range.end.min(written) } else { range.end };
     let mut reader = LogReader::new(file, path, framing, range.start, range.end);
     loop {
         let offset = reader.offset();

@@ -19,6 +19,7 @@ fn content(fs: &dyn Fs, path: &Path) -> Vec<u8> {
 
 fn conforms(fs: &dyn Fs, root: &Path) {
     files_read_what_was_written(fs, root);
+    what_was_written_ends_behind_the_last_write(fs, root);
     a_renamed_or_removed_file_stays_readable(fs, root);
     a_linked_file_has_two_names(fs, root);
     directories_list_their_names(fs, root);
@@ -52,6 +53,20 @@ fn files_read_what_was_written(fs: &dyn Fs, root: &Path) {
     // Creating over a file empties it for the handles that are open, too.
     fs.create(&path).unwrap();
     assert_eq!(file.len().unwrap(), 0);
+}
+
+fn what_was_written_ends_behind_the_last_write(fs: &dyn Fs, root: &Path) {
+    let file = fs.create(&root.join("room")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let mut last = 0;
+    for at in [5, 300_000, 700_001, 9_000] {
+        file.write_at(b"x", at).unwrap();
+        last = last.max(at);
+        // Later is right too, earlier would hide something.
+        assert!((last + 1..=1 << 20).contains(&file.written_len().unwrap()), "written before a sync");
+        file.sync_all().unwrap();
+        assert!((last + 1..=1 << 20).contains(&file.written_len().unwrap()), "written and synced");
+    }
 }
 
 fn a_renamed_or_removed_file_stays_readable(fs: &dyn Fs, root: &Path) {

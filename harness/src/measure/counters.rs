@@ -141,6 +141,10 @@ impl File for CountingFile {
         self.inner.len()
     }
 
+    fn written_len(&self) -> io::Result<u64> {
+        self.inner.written_len()
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.inner.set_len(len)
     }

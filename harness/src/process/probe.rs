@@ -210,6 +210,10 @@ impl File for ProbeFile {
         self.inner.len()
     }
 
+    fn written_len(&self) -> io::Result<u64> {
+        self.inner.written_len()
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.probe.recovering();
         self.inner.set_len(len)
