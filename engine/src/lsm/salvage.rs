@@ -115,9 +115,10 @@ impl Salvage {
             let size = length(&**fs, &dir.join(value_log::file_name(number)))?;
             values.insert(number, ValueFile::new(Arc::clone(fs), dir, number, size));
         }
-        let oldest = levels.as_ref().map_or(0, |levels| levels.log);
-        let numbers: Vec<u64> = names.logs.iter().copied().filter(|n| *n >= oldest).collect();
-        let (memories, gaps) = wal::salvage(&**fs, dir, &numbers, options.memtable_size)?;
+        let oldest = levels.as_ref().map(|levels| levels.log);
+        let numbers: Vec<u64> = names.logs.iter().copied().filter(|n| oldest.is_none_or(|oldest| *n >= oldest)).collect();
+        // Without a manifest nobody can tell a lost segment from one that was flushed.
+        let (memories, gaps) = wal::salvage(&**fs, dir, &numbers, oldest.unwrap_or(u64::MAX), options.memtable_size)?;
         losses.extend(gaps.into_iter().map(|(file, offset, what)| Loss { file, offset, what, keys: None, through: u64::MAX }));
         let now = options.clock.now();
         let memories = memories.into_iter().map(Arc::new).collect();

@@ -237,8 +237,9 @@ pub(super) fn gap_of(e: Error) -> Result<Gap> {
     }
 }
 
-/// Reads what can be read of the segments with these numbers, changing nothing, and says what cannot.
-pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> Result<(Vec<Memory>, Vec<Gap>)> {
+/// Reads what can be read of the segments with these numbers, changing nothing, and says what cannot. A segment from
+/// the number `first` on that one of them follows, and that is not among them, is lost.
+pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], first: u64, size: usize) -> Result<(Vec<Memory>, Vec<Gap>)> {
     let (mut memories, mut gaps): (Vec<Memory>, Vec<Gap>) = Default::default();
     let mut last: Option<(PathBuf, u64, u64)> = None;
     for &number in numbers {
@@ -264,6 +265,9 @@ pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], size: usize) -> 
             && end < link.end
         {
             gaps.push((path, end, format!("it ended at byte {} once", link.end)));
+        }
+        if link.before >= first && !numbers.contains(&link.before) {
+            gaps.push((dir.join(file_name(link.before)), 0, format!("segment {number} follows it, and it is not there")));
         }
         last = Some((segment.path.clone(), number, segment.end));
         let log = Log::new(&segment.path, Framing::Binary, segment.file, segment.synced, segment.end);

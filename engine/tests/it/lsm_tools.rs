@@ -52,12 +52,32 @@ fn salvage_of_a_whole_store_gives_all_of_it() {
 }
 
 #[test]
+fn salvage_tells_of_a_segment_that_is_gone() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let mut n = 0;
+    while files(&fs, "wal").len() < 3 {
+        store.put(&key(n), &[1; 50]).unwrap();
+        n += 1;
+    }
+    let killed = MemFs::from_image(&fs.image());
+    let middle = files(&fs, "wal").remove(1);
+    killed.remove(&middle).unwrap();
+    let salvage = Salvage::open(DIR, &options(&killed)).unwrap();
+    assert!(salvage.losses().iter().any(|loss| loss.file == middle), "{:?}", salvage.losses());
+    assert!(salvage.entries().unwrap().all(|entry| !entry.unwrap().certain));
+}
+
+#[test]
 fn salvage_gives_what_is_intact_and_says_what_is_not() {
     let (whole, history) = with_history();
-    let (mut kept, mut doubtful, mut lost) = (0, 0, 0);
+    let (mut kept, mut doubtful, mut lost, mut unnoticed) = (0, 0, 0, 0);
+    let salvaged = |salvage: &Salvage| salvage.entries().unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let undamaged = salvaged(&Salvage::open(DIR, &options(&whole)).unwrap());
     let names: Vec<PathBuf> = whole.paths().into_iter().filter(|path| !path.ends_with("lock")).collect();
-    // Nothing says that there was a last segment of the log, once its file is gone.
-    let last_segment = files(&whole, "wal").pop();
+    // Nothing says that there was a last segment of the log, once its file is gone. One may wait behind it, not begun.
+    let begun = |path: &PathBuf| whole.image()[path][b"wal 1\n".len()..].iter().any(|byte| *byte != 0);
+    let last_segment = files(&whole, "wal").into_iter().rfind(begun);
     for path in &names {
         let len = whole.image()[path].len();
         // The file gone, cut, emptied, or a byte of it changed.
@@ -73,7 +93,12 @@ fn salvage_gives_what_is_intact_and_says_what_is_not() {
                 let before = fs.image();
                 let salvage = Salvage::open(DIR, &options(&fs)).unwrap();
                 let case = format!("{} at {at:?}, cut: {cut}, losses: {:?}", path.display(), salvage.losses());
-                let found: Vec<Salvaged> = salvage.entries().unwrap().collect::<Result<_, _>>().unwrap();
+                let found = salvaged(&salvage);
+                if cut && last_segment.as_ref() == Some(path) && salvage.losses().is_empty() && found != undamaged {
+                    // A log that is cut between two records looks like a shorter one.
+                    unnoticed += 1;
+                    continue;
+                }
                 for entry in &found {
                     let values = &history[&entry.key];
                     let value = Some(entry.value.clone());
@@ -92,7 +117,8 @@ fn salvage_gives_what_is_intact_and_says_what_is_not() {
             }
         }
     }
-    assert!(kept > 5_000 && doubtful > 1_000 && lost > 500, "{kept} certain, {doubtful} doubtful, {lost} lost");
+    assert!(kept > 5_000 && doubtful > 1_000 && lost > 100, "{kept} certain, {doubtful} doubtful, {lost} lost");
+    assert!(unnoticed <= 2, "{unnoticed} cuts of the last segment went unnoticed");
 }
 
 #[test]
@@ -200,7 +226,7 @@ fn dropping_a_prefix_takes_its_keys_and_no_others() {
 fn dropping_a_prefix_happens_wholly_or_not_at_all() {
     let (mut before, mut after) = (0, 0);
     for (kind, fault) in [(CallKind::Write, Fault::Enospc), (CallKind::Sync, Fault::Eio), (CallKind::SyncDir, Fault::Eio)] {
-        for skip in 0..14 {
+        for skip in 0..24 {
             let fs = MemFs::new();
             let failing = FailingFs::new(Arc::new(fs.clone()));
             let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
