@@ -6,11 +6,12 @@
 
 use super::entry::{Head, Tag, head, order_behind_head};
 use super::sstable::hash;
+use bytes::{Bytes, BytesMut};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Memory};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// A version of a key, with its value.
 #[derive(Clone, Debug)]
@@ -19,23 +20,30 @@ pub(super) struct Versioned {
     tag: Tag,
     key: u32,
     /// The key, then the stored value. A version that is only searched for has no bytes if its head says all.
-    bytes: Option<Arc<[u8]>>,
+    bytes: Option<Bytes>,
 }
 
-/// What a version costs beside its bytes: its place in a node that is two thirds full, and the counters of its bytes.
-const NODE: usize = size_of::<Versioned>() * 3 / 2 + 32;
+/// What a version costs beside its bytes: its place in a node that is two thirds full.
+const NODE: usize = size_of::<Versioned>() * 3 / 2;
+
+/// Versions take their bytes from blocks of this size, so that neither to write one nor to free one asks the allocator,
+/// whose lock writers would share with the worker who frees a memtable.
+const BLOCK: usize = 64 << 10;
 
 impl Versioned {
-    /// A version whose bytes were put together in `buffer`: two copies of them cost less than one byte by byte.
-    fn new(key: &[u8], tag: Tag, stored: &[u8], buffer: &mut Vec<u8>) -> Self {
-        buffer.clear();
-        buffer.extend_from_slice(key);
-        buffer.extend_from_slice(stored);
-        Self { head: head(key), tag, key: key.len() as u32, bytes: Some(Arc::from(&buffer[..])) }
+    /// A version whose bytes come from `block`, or from a new one if it has no room for them.
+    fn new(key: &[u8], tag: Tag, stored: &[u8], block: &mut BytesMut) -> Self {
+        let len = key.len() + stored.len();
+        if block.capacity() < len {
+            *block = BytesMut::with_capacity(len.max(BLOCK));
+        }
+        block.extend_from_slice(key);
+        block.extend_from_slice(stored);
+        Self { head: head(key), tag, key: key.len() as u32, bytes: Some(block.split().freeze()) }
     }
 
     fn probe(key: &[u8], tag: Tag) -> Self {
-        let bytes = (key.len() > size_of::<Head>()).then(|| Arc::from(key));
+        let bytes = (key.len() > size_of::<Head>()).then(|| Bytes::copy_from_slice(key));
         Self { head: head(key), tag, key: key.len() as u32, bytes }
     }
 
@@ -99,8 +107,8 @@ pub(super) struct Memtable {
 #[derive(Debug, Default)]
 struct Sorted {
     versions: BTreeSet<Versioned>,
-    /// Where a version's bytes are put together.
-    buffer: Vec<u8>,
+    /// Where the next versions' bytes go.
+    block: BytesMut,
 }
 
 impl Memtable {
@@ -118,17 +126,14 @@ impl Memtable {
     /// Puts versions in their places. Readers see all of them or none.
     pub(super) fn insert<'a>(&self, versions: impl Iterator<Item = (&'a [u8], Tag, &'a [u8])>) {
         let mut sorted = self.sorted.write().unwrap_or_else(PoisonError::into_inner);
-        let Sorted { versions: all, buffer } = &mut *sorted;
+        let Sorted { versions: all, block } = &mut *sorted;
         // Whoever holds the lock is the only one to change filter and size: no atomic read-modify-write is needed.
         let mut bytes = self.bytes.load(Memory::Relaxed);
         for (key, tag, stored) in versions {
             let (word, bits) = self.mark(hash(key));
             word.store(word.load(Memory::Relaxed) | bits, Memory::Relaxed);
             bytes += Self::weight(key.len() + stored.len());
-            all.insert(Versioned::new(key, tag, stored, buffer));
-        }
-        if buffer.capacity() > 1 << 16 {
-            *buffer = Vec::new();
+            all.insert(Versioned::new(key, tag, stored, block));
         }
         self.bytes.store(bytes, Memory::Relaxed);
     }
@@ -254,7 +259,7 @@ mod tests {
         let rests = std::cell::Cell::new(0);
         table.free(|| rests.set(rests.get() + 1));
         assert_eq!((rests.get(), held.parts().2.len()), (5, SLICE / 4));
-        assert_eq!(held.bytes.as_ref().map(Arc::strong_count), Some(1));
+        assert!(held.bytes.as_ref().is_some_and(Bytes::is_unique));
     }
 
     #[test]
