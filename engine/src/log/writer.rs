@@ -83,6 +83,10 @@ impl Pending {
 struct Tail {
     file: Arc<dyn File>,
     end: u64,
+    /// The length of the file, behind the end if room was made in advance.
+    len: u64,
+    /// Bytes of room to make at a time; 0 to let writes lengthen the file.
+    step: u64,
     /// The buffer that the next group takes.
     spare: Vec<u8>,
     records: u64,
@@ -133,13 +137,21 @@ impl Log {
             framing,
             poison: OnceLock::new(),
             pending: OwnLine(Mutex::new(pending)),
-            tail: OwnLine(Mutex::new(Tail { file, end, spare: Vec::new(), records: 0, writes: 0, bytes: 0 })),
+            tail: OwnLine(Mutex::new(Tail { file, end, len: end, step: 0, spare: Vec::new(), records: 0, writes: 0, bytes: 0 })),
             outcomes: OwnLine(Outcomes::from(end)),
             syncing: OwnLine::default(),
             inherited: Mutex::new(synced..end),
             synced: AtomicU64::new(synced),
             syncs: AtomicU64::new(0),
         }
+    }
+
+    /// The same log over a file of `len` bytes, zeros behind its end, that grows by `step` bytes at a time: a sync that
+    /// changes no length is a third faster on ext4. For framings that can tell room from records.
+    pub fn with_room(mut self, len: u64, step: u64) -> Self {
+        let tail = self.tail.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (tail.len, tail.step) = (len.max(tail.end), step);
+        self
     }
 
     /// Gives a record its place behind all earlier ones. Nothing is written yet.
@@ -369,15 +381,21 @@ impl Log {
 
     fn write(&self, tail: &mut Tail, bytes: &[u8]) -> Result<()> {
         tail.writes += 1;
+        let end = tail.end + bytes.len() as u64;
+        if end > tail.len && tail.step > 0 {
+            // Nothing depends on it: without the room the write lengthens the file, or says why it cannot.
+            tail.len = tail.file.set_len(end + tail.step).map_or(end, |()| end + tail.step);
+        }
         match write_all_at(&*tail.file, bytes, tail.end) {
             Ok(()) => {
-                tail.end += bytes.len() as u64;
+                tail.end = end;
                 tail.bytes += bytes.len() as u64;
                 Ok(())
             }
             Err(e) if is_full(&e) => {
                 // Synced, because a crash could otherwise mix these bytes with those of the next append.
                 tail.file.set_len(tail.end).and_then(|()| tail.file.sync_data()).map_err(|e| self.poison("cut", e))?;
+                tail.len = tail.end;
                 Err(Error::Full { path: self.path.clone() })
             }
             Err(e) => Err(self.poison("write", e)),
@@ -392,8 +410,7 @@ impl Log {
         self.check()?;
         self.commit(&mut tail)?;
         let (file, end) = build(&tail.file, tail.end)?;
-        tail.file = file;
-        tail.end = end;
+        (tail.file, tail.end, tail.len) = (file, end, end);
         // The successor was written by this process.
         *lock(&self.inherited) = 0..0;
         // The successor was synced whole.

@@ -90,7 +90,7 @@ impl PartialEq for Versioned {
 impl Eq for Versioned {}
 
 /// Bytes that are freed without a rest: about a tenth of a millisecond's work.
-const SLICE: usize = 128 << 10;
+const SLICE: usize = 1 << 20;
 
 /// Keys for each word of the filter: about eleven bits a key, in one word so that a question costs one access to memory.
 const FILTER_KEYS: usize = 6;

@@ -5,7 +5,7 @@
 //! then the chain is broken there, and what follows is given up, because it was not promised: a sync of a segment
 //! waits for all before it.
 //!
-//! A segment is made in advance, with its name and length on the device, because that takes a journal commit and
+//! A segment is made in advance, with its name and first room on the device, because that takes a journal commit and
 //! writers must not wait for one. It begins with its link, which is synced with the first writes behind it: what is
 //! left without a link was never begun, or nothing of it was promised.
 //!
@@ -67,6 +67,14 @@ impl Link {
     }
 }
 
+/// Bytes by which a segment grows: ten thousands of writes, and little room that stays unused.
+const ROOM: usize = 8 << 20;
+
+/// By how much the segment of a memtable of so many bytes grows, and how long it is from the start.
+fn room(size: usize) -> u64 {
+    size.min(ROOM) as u64
+}
+
 /// The name of a segment's file.
 pub(super) fn file_name(number: u64) -> String {
     format!("{number:08}.wal")
@@ -88,9 +96,10 @@ pub(super) fn begin(
     size: usize,
 ) -> Result<Memory> {
     let path = dir.join(file_name(number));
-    let file = create_segment(fs, &path, Header::Wal, &Link::behind(before, first_seq).record(), size as u64)?;
+    let file = create_segment(fs, &path, Header::Wal, &Link::behind(before, first_seq).record(), room(size))?;
     let end = segment_start();
-    Ok(Memory { table: Memtable::new(size), log: Log::new(&path, Framing::Binary, file, end, end), number })
+    let log = Log::new(&path, Framing::Binary, file, end, end).with_room(room(size), room(size));
+    Ok(Memory { table: Memtable::new(size), log, number })
 }
 
 /// A segment that was made in advance.
@@ -102,7 +111,7 @@ pub(super) struct Spare {
 
 /// Makes a segment that is to be begun later, of so many bytes.
 pub(super) fn prepare(fs: &dyn Fs, dir: &Path, number: u64, size: usize) -> Result<Spare> {
-    let file = create_segment(fs, &dir.join(file_name(number)), Header::Wal, &[], size as u64)?;
+    let file = create_segment(fs, &dir.join(file_name(number)), Header::Wal, &[], room(size))?;
     Ok(Spare { number, file })
 }
 
@@ -114,7 +123,7 @@ pub(super) fn begin_in(spare: &Spare, dir: &Path, first_seq: u64, before: &Memor
 fn write_link(file: &Arc<dyn File>, path: PathBuf, number: u64, link: Link, size: usize) -> Result<Memory> {
     let start = Header::Wal.line().len() as u64;
     write_all_at(&**file, &link.record(), start).map_err(|e| Error::io("write to", &path, e))?;
-    let log = Log::new(&path, Framing::Binary, Arc::clone(file), start, segment_start());
+    let log = Log::new(&path, Framing::Binary, Arc::clone(file), start, segment_start()).with_room(room(size), room(size));
     Ok(Memory { table: Memtable::new(size), log, number })
 }
 
@@ -207,7 +216,7 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
     if let Some(Segment { path, file, number, .. }) = first {
         // The manifest names it, so it stays, and begins now; of what it held nothing was promised.
         let start = Header::Wal.line().len() as u64;
-        file.set_len(start).and_then(|()| file.set_len(size as u64)).map_err(|e| Error::io("cut", &path, e))?;
+        file.set_len(start).and_then(|()| file.set_len(room(size))).map_err(|e| Error::io("cut", &path, e))?;
         let memory = write_link(&file, path.clone(), number, Link { first_seq: flushed + 1, ..Link::default() }, size)?;
         file.sync_all().map_err(|e| Error::io("sync", &path, e))?;
         recovered.memories.push(memory);
@@ -219,7 +228,8 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
             recovered.cut = Some((path.clone(), cut));
         }
         recovered.max_seq = recovered.max_seq.max(max_seq);
-        let log = Log::new(&path, Framing::Binary, file, synced, end);
+        let len = file.len().map_err(|e| Error::io("read", &path, e))?;
+        let log = Log::new(&path, Framing::Binary, file, synced, end).with_room(len, room(size));
         recovered.memories.push(Memory { table, log, number });
     }
     Ok(recovered)

@@ -8,7 +8,7 @@ use engine::log::{
 };
 use engine::{Error, Result};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 const FRAMINGS: [(Framing, Header); 2] = [(Framing::Binary, Header::Wal), (Framing::Text, Header::TypedLog)];
@@ -324,6 +324,36 @@ fn a_full_disk_cuts_back_and_goes_on() {
                 assert_eq!(contents(&mem, framing).1, expected);
             }
         }
+    }
+}
+
+#[test]
+fn room_is_made_in_steps_and_never_read() {
+    let framing = FRAMINGS[0];
+    // Without a fault, with one of the lengthening itself, and with writes that find the device full.
+    let faults = [None, Some((CallKind::SetLen, Fault::Eio)), Some((CallKind::Write, Fault::Enospc))];
+    for fault in faults {
+        let mem = mem();
+        let fs = FailingFs::new(Arc::new(mem.clone()));
+        let log = new_log(&fs, framing).with_room(0, 200);
+        if let Some((kind, fault)) = fault {
+            fs.arm(Plan { kind, skip: 2, times: 2, fault });
+        }
+        let (mut expected, mut lengths) = (Records::new(), BTreeSet::new());
+        for n in 0..100 {
+            match log.append(b'S', &body(n)) {
+                Ok(written) => {
+                    expected.push((b'S', body(n)));
+                    let len = mem.image()[path()].len() as u64;
+                    assert!((written.end..=written.end + 200).contains(&len), "{fault:?}: {len} of {}", written.end);
+                    lengths.insert(len);
+                }
+                Err(e) => assert!(matches!(e, Error::Full { .. }) && matches!(fault, Some((CallKind::Write, _))), "{e}"),
+            }
+            let (found, seen) = contents(&mem, framing);
+            assert_eq!((found.end, found.cut, &seen), (log.stats().len, None, &expected), "{fault:?}");
+        }
+        assert!(expected.len() >= 98 && lengths.len() < 20, "{fault:?}: {} records, {lengths:?}", expected.len());
     }
 }
 
