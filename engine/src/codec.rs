@@ -80,7 +80,20 @@ pub fn push_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Reads a LEB128 integer and the bytes it took. `None` when cut short or longer than 64 bits.
+#[inline]
 pub fn read_varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    if let Some(chunk) = bytes.first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let ends = !word & 0x8080_8080_8080_8080;
+        if ends != 0 {
+            // All of it is in one word: drop what lies behind its last byte, then close the gap above every seven bits.
+            let bits = ends.trailing_zeros() + 1;
+            let word = word & (u64::MAX >> (64 - bits)) & 0x7f7f_7f7f_7f7f_7f7f;
+            let pairs = word & 0x007f_007f_007f_007f | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+            let fours = pairs & 0x0000_3fff_0000_3fff | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+            return Some((fours & 0x0fff_ffff | (fours & 0x0fff_ffff_0000_0000) >> 4, (bits / 8) as usize));
+        }
+    }
     let mut value = 0u64;
     for (i, &b) in bytes.iter().enumerate().take(10) {
         if i == 9 && b > 1 {
@@ -137,6 +150,13 @@ mod tests {
             let mut varint = Vec::new();
             push_varint(&mut varint, v);
             prop_assert_eq!(read_varint(&varint), Some((v, varint.len())));
+            for v in [v, v >> (v % 64)] {
+                let mut followed = Vec::new();
+                push_varint(&mut followed, v);
+                let len = followed.len();
+                followed.extend([0xff; 9]);
+                prop_assert_eq!(read_varint(&followed), Some((v, len)));
+            }
             prop_assert_eq!(read_varint(&varint[..varint.len() - 1]), None);
         }
     }

@@ -21,6 +21,14 @@ pub(super) trait Cursor {
     fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()>;
     fn next(&mut self) -> Result<()>;
     fn prev(&mut self) -> Result<()>;
+    /// One further; the head of the key there.
+    fn step(&mut self, direction: Direction) -> Result<Option<Head>> {
+        match direction {
+            Direction::Forward => self.next()?,
+            Direction::Reverse => self.prev()?,
+        }
+        Ok(self.current().map(|(key, ..)| head(key)))
+    }
     /// Key, tag and stored value.
     fn current(&self) -> Option<(&[u8], Tag, &[u8])>;
 }
@@ -235,13 +243,8 @@ impl<'a> Merge<'a> {
     /// To the next version in the merge's direction.
     pub(super) fn step(&mut self) -> Result<()> {
         let Some(&(_, top)) = self.waiting.first() else { return Ok(()) };
-        let source = &mut self.sources[top];
-        match self.direction {
-            Direction::Forward => source.next()?,
-            Direction::Reverse => source.prev()?,
-        }
-        match source.current() {
-            Some((key, ..)) => self.waiting[0].0 = head(key),
+        match self.sources[top].step(self.direction)? {
+            Some(head) => self.waiting[0].0 = head,
             None => {
                 self.waiting.remove(0);
                 return Ok(());

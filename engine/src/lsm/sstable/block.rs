@@ -109,23 +109,35 @@ impl Block {
     fn entry(&self, at: usize) -> Option<Entry> {
         let bytes = &self.bytes[..self.end];
         let mut here = at;
-        let mut number = || {
-            let &byte = bytes.get(here)?;
-            if byte < 0x80 {
-                here += 1;
-                return Some(u64::from(byte));
-            }
-            let (value, len) = read_varint(&bytes[here..])?;
-            here += len;
+        let number = |here: &mut usize| {
+            let (value, len) = read_varint(bytes.get(*here..)?)?;
+            *here += len;
             Some(value)
         };
-        let (shared, unshared, stored, bits) = (number()? as usize, number()? as usize, number()? as usize, number()?);
+        let lengths = match bytes.get(at..).and_then(|rest| rest.first_chunk::<3>()) {
+            // Mostly they are short, and one look at all three tells.
+            Some(&[shared, unshared, stored]) if shared | unshared | stored < 0x80 => {
+                here += 3;
+                [shared, unshared, stored].map(usize::from)
+            }
+            _ => [number(&mut here)?, number(&mut here)?, number(&mut here)?].map(|length| length as usize),
+        };
+        let ([shared, unshared, stored], bits) = (lengths, number(&mut here)?);
         let middle = here.checked_add(unshared)?;
         let end = middle.checked_add(stored)?;
         if end > self.end {
             return None;
         }
         Some(Entry { shared, unshared: here..middle, tag: Tag::from_bits(bits)?, stored: middle..end })
+    }
+
+    /// The version at the n-th restart, whose key is written out.
+    pub(super) fn whole(&self, n: usize) -> Option<(&[u8], Tag)> {
+        if n >= self.restarts {
+            return None;
+        }
+        let entry = self.entry(self.restart(n)?)?;
+        (entry.shared == 0).then(|| (&self.bytes[entry.unshared], entry.tag))
     }
 
     /// The last restart whose version is before the sought one, or the first of all.
@@ -187,19 +199,29 @@ pub(super) struct BlockCursor {
     key: Vec<u8>,
     tag: Tag,
     stored: Range<usize>,
+    /// Entries right before the current one, with where their keys begin in `keys`. Empty unless the last step was back.
+    before: Vec<(usize, usize)>,
+    keys: Vec<u8>,
 }
 
 impl BlockCursor {
     /// Nowhere in the block yet.
     pub(super) fn new(block: Arc<Block>) -> Self {
         let end = block.end;
-        Self { block, at: end, next: end, key: Vec::new(), tag: Tag::newest_of(0), stored: 0..0 }
+        let (before, keys) = Default::default();
+        Self { block, at: end, next: end, key: Vec::new(), tag: Tag::newest_of(0), stored: 0..0, before, keys }
     }
 
     /// Takes another block, keeping the memory of its key.
     pub(super) fn reset(&mut self, block: Arc<Block>) {
         (self.at, self.next) = (block.end, block.end);
         self.block = block;
+        self.forget_before();
+    }
+
+    fn forget_before(&mut self) {
+        self.before.clear();
+        self.keys.clear();
     }
 
     pub(super) fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
@@ -225,6 +247,7 @@ impl BlockCursor {
     }
 
     fn jump(&mut self, restart: usize) -> Result<(), Nonsense> {
+        self.forget_before();
         self.key.clear();
         self.go(restart)
     }
@@ -242,6 +265,9 @@ impl BlockCursor {
     }
 
     pub(super) fn next(&mut self) -> Result<(), Nonsense> {
+        if !self.before.is_empty() {
+            self.forget_before();
+        }
         self.go(self.next)
     }
 
@@ -273,14 +299,33 @@ impl BlockCursor {
     }
 
     pub(super) fn prev(&mut self) -> Result<(), Nonsense> {
+        if self.before.is_empty() {
+            self.gather_before()?;
+        }
+        let Some((at, start)) = self.before.pop() else { return self.go(self.block.end) };
+        self.key.clear();
+        self.key.extend_from_slice(&self.keys[start..]);
+        self.keys.truncate(start);
+        let entry = self.block.entry(at).ok_or(Nonsense)?;
+        (self.at, self.next, self.tag, self.stored) = (at, entry.stored.end, entry.tag, entry.stored);
+        Ok(())
+    }
+
+    /// Notes the entries between the last restart before the cursor and the cursor: keys can only be put together forward,
+    /// and whoever goes back goes on.
+    fn gather_before(&mut self) -> Result<(), Nonsense> {
         let here = self.at;
         let restart = (0..self.block.restarts).rev().find_map(|n| self.block.restart(n).filter(|at| *at < here));
-        let Some(restart) = restart else { return self.go(self.block.end) };
+        let Some(restart) = restart else { return Ok(()) };
         self.jump(restart)?;
-        while self.next < here {
+        loop {
+            self.before.push((self.at, self.keys.len()));
+            self.keys.extend_from_slice(&self.key);
+            if self.next >= here {
+                return Ok(());
+            }
             self.go(self.next)?;
         }
-        Ok(())
     }
 }
 
@@ -298,6 +343,7 @@ mod tests {
             interval in 1usize..5,
             sought in prop::collection::vec(0u8..3, 0..6),
             seq in 0u64..5,
+            steps: Vec<bool>,
         ) {
             let versions: BTreeSet<_> = keys.into_iter().map(|(key, seq)| (key, std::cmp::Reverse(seq))).collect();
             let tag = |seq| Tag::new(seq, Kind::Value, false);
@@ -339,6 +385,18 @@ mod tests {
             backward.reverse();
             prop_assert_eq!(&forward, &versions);
             prop_assert_eq!(&backward, &versions);
+            let mut at = versions.len() / 2;
+            let (key, seq) = &versions[at];
+            cursor.seek(key, tag(seq.0)).unwrap();
+            for back in steps {
+                at = if back { at.saturating_sub(1) } else { (at + 1).min(versions.len() - 1) };
+                match here(&cursor).as_ref().cmp(&Some(&versions[at])) {
+                    Ordering::Less => cursor.next().unwrap(),
+                    Ordering::Greater => cursor.prev().unwrap(),
+                    Ordering::Equal => {}
+                }
+                prop_assert_eq!(here(&cursor), Some(versions[at].clone()));
+            }
         }
 
         #[test]
@@ -355,6 +413,13 @@ mod tests {
                         break;
                     }
                     steps = cursor.next();
+                }
+                let mut steps = cursor.last();
+                for _ in 0..1000 {
+                    if steps.is_err() || cursor.current().is_none() {
+                        break;
+                    }
+                    steps = cursor.prev();
                 }
             }
         }

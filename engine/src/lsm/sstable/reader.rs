@@ -1,7 +1,7 @@
 //! Reading a table: by key, and in order.
 
 use super::super::cursor::Cursor;
-use super::super::entry::{Head, Tag, head};
+use super::super::entry::{Head, Tag, head, order};
 use super::super::version::TableMeta;
 use super::block::{Block, BlockCursor, Nonsense};
 use super::builder::footer_crc;
@@ -72,20 +72,24 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// The block that holds the first version at or behind this one.
-    fn block_of(&self, key: &[u8], tag: Tag) -> std::result::Result<Option<Handle>, Nonsense> {
+    /// Which block holds the first version at or behind this one; as many as there are if none does.
+    fn block_of(&self, key: &[u8], tag: Tag) -> std::result::Result<usize, Nonsense> {
         let head = head(key);
-        let at = self.heads.partition_point(|last| *last < head);
-        if self.heads.get(at).is_some_and(|last| *last > head) {
-            return Ok(Some(self.handles[at]));
+        let mut at = self.heads.partition_point(|last| *last < head);
+        // Where its head is that of a last key, the whole keys decide.
+        while self.heads.get(at) == Some(&head) {
+            let (last, of) = self.last_of(at)?;
+            if order((last, of), (key, tag)) != std::cmp::Ordering::Less {
+                break;
+            }
+            at += 1;
         }
-        if at == self.heads.len() {
-            return Ok(None);
-        }
-        // Its head is that of a last key: the whole keys decide.
-        let mut index = BlockCursor::new(Arc::clone(&self.index));
-        index.seek(key, tag)?;
-        index.current().map(|(_, _, stored)| read_handle(stored).ok_or(Nonsense)).transpose()
+        Ok(at)
+    }
+
+    /// The last version in a block.
+    fn last_of(&self, at: usize) -> std::result::Result<(&[u8], Tag), Nonsense> {
+        self.index.whole(at).ok_or(Nonsense)
     }
 }
 
@@ -229,8 +233,8 @@ impl Table {
             return Ok(None);
         }
         let nonsense = |Nonsense| self.nonsense(0);
-        let Some(handle) = found.block_of(key, tag).map_err(nonsense)? else { return Ok(None) };
-        let block = self.block(handle, true)?;
+        let Some(handle) = found.handles.get(found.block_of(key, tag).map_err(nonsense)?) else { return Ok(None) };
+        let block = self.block(*handle, true)?;
         Ok(block.find(key, tag).map_err(nonsense)?.map(|(tag, stored)| look(tag, stored)))
     }
 
@@ -272,7 +276,9 @@ pub(in crate::lsm) type Lost = Box<dyn FnMut(Error, (Vec<u8>, Vec<u8>)) -> Resul
 /// A place in a table.
 pub(in crate::lsm) struct TableCursor {
     table: Arc<Table>,
-    index: Option<BlockCursor>,
+    directory: Option<Arc<Directory>>,
+    /// Which block it is in; as many as there are, or more, for none.
+    at: usize,
     block: Option<BlockCursor>,
     /// Whether blocks that are read for it stay in the cache.
     keep: bool,
@@ -289,59 +295,59 @@ impl std::fmt::Debug for TableCursor {
 impl TableCursor {
     /// Nowhere in the table yet.
     pub(in crate::lsm) fn new(table: Arc<Table>, keep: bool) -> Self {
-        Self { table, index: None, block: None, keep, lost: None }
+        Self { table, directory: None, at: 0, block: None, keep, lost: None }
     }
 
     /// A cursor that goes forward, past blocks that cannot be read.
     pub(in crate::lsm) fn salvaging(table: Arc<Table>, lost: Lost) -> Self {
-        Self { table, index: None, block: None, keep: false, lost: Some(lost) }
+        Self { table, directory: None, at: 0, block: None, keep: false, lost: Some(lost) }
     }
 
-    /// Enters the block that the index points to.
-    fn enter(&mut self) -> Result<bool> {
-        let Some((_, _, stored)) = self.index.as_ref().and_then(BlockCursor::current) else {
-            self.block = None;
-            return Ok(false);
+    /// Enters a block; whether there is one.
+    fn enter(&mut self, which: impl FnOnce(&Directory) -> std::result::Result<usize, Nonsense>) -> Result<bool> {
+        let directory = match &self.directory {
+            Some(directory) => directory,
+            None => self.directory.insert(self.table.directory()?),
         };
-        let handle = self.table.handle(stored)?;
-        match self.table.block(handle, self.keep) {
-            Ok(block) => {
-                match &mut self.block {
-                    Some(cursor) => cursor.reset(block),
-                    none => *none = Some(BlockCursor::new(block)),
+        self.at = which(directory).map_err(|Nonsense| self.table.nonsense(0))?;
+        loop {
+            let Some(&handle) = self.directory.as_ref().and_then(|directory| directory.handles.get(self.at)) else {
+                self.block = None;
+                return Ok(false);
+            };
+            match (self.table.block(handle, self.keep), &mut self.block) {
+                (Ok(block), Some(cursor)) => cursor.reset(block),
+                (Ok(block), none) => *none = Some(BlockCursor::new(block)),
+                (Err(e), _) => {
+                    self.pass_over(e)?;
+                    continue;
                 }
-                Ok(true)
             }
-            Err(e) => self.pass_over(e),
+            return Ok(true);
         }
     }
 
     /// Goes on behind a block that cannot be read, if that is allowed.
-    fn pass_over(&mut self, e: Error) -> Result<bool> {
-        let (Some(lost), Some(index)) = (&mut self.lost, &mut self.index) else { return Err(e) };
-        // The index names the last key of each block.
-        let last = index.current().map_or_else(Vec::new, |(key, ..)| key.to_vec());
-        index.prev().map_err(|Nonsense| self.table.nonsense(0))?;
-        let first = match index.current() {
-            Some((key, ..)) => key.to_vec(),
-            None => Vec::new(),
-        };
-        let back = if index.current().is_some() { index.next() } else { index.first() };
-        back.and_then(|()| index.next()).map_err(|Nonsense| self.table.nonsense(0))?;
-        // Versions of one key may go on in the next block, so the first key counts.
-        lost(e, (first, last))?;
-        self.enter()
+    fn pass_over(&mut self, e: Error) -> Result<()> {
+        let (Some(lost), Some(directory)) = (&mut self.lost, &self.directory) else { return Err(e) };
+        let key_of = |at| directory.last_of(at).map(|(key, _)| key.to_vec()).map_err(|Nonsense| self.table.nonsense(0));
+        // The index names the last key of each block. Versions of one key may go on in the next block, so the last key of
+        // the block before counts.
+        let first = self.at.checked_sub(1).map_or_else(|| Ok(Vec::new()), key_of)?;
+        lost(e, (first, key_of(self.at)?))?;
+        self.at += 1;
+        Ok(())
     }
 
-    /// Moves in the index.
-    fn turn(&mut self, step: impl FnOnce(&mut BlockCursor) -> std::result::Result<(), Nonsense>) -> Result<bool> {
-        if self.index.is_none() {
-            self.index = Some(BlockCursor::new(Arc::clone(&self.table.directory()?.index)));
-        }
-        if let Some(index) = &mut self.index {
-            step(index).map_err(|Nonsense| self.table.nonsense(0))?;
-        }
-        self.enter()
+    fn enter_next(&mut self) -> Result<bool> {
+        let next = self.at.saturating_add(1);
+        self.enter(|_| Ok(next))
+    }
+
+    fn enter_before(&mut self) -> Result<bool> {
+        // There is none of the greatest number.
+        let before = self.at.checked_sub(1).unwrap_or(usize::MAX);
+        self.enter(|_| Ok(before))
     }
 
     /// Moves in the block; whether it has something there.
@@ -354,46 +360,45 @@ impl TableCursor {
 
 impl Cursor for TableCursor {
     fn first(&mut self) -> Result<()> {
-        if self.turn(BlockCursor::first)? {
+        if self.enter(|_| Ok(0))? {
             self.step(BlockCursor::first)?;
         }
         Ok(())
     }
 
     fn last(&mut self) -> Result<()> {
-        if self.turn(BlockCursor::last)? {
+        if self.enter(|directory| Ok(directory.handles.len().wrapping_sub(1)))? {
             self.step(BlockCursor::last)?;
         }
         Ok(())
     }
 
     fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        // The index names the last version of each block: the first at or behind the sought one is its block's.
-        if self.turn(|index| index.seek(key, tag))? {
+        if self.enter(|directory| directory.block_of(key, tag))? {
             self.step(|block| block.seek(key, tag))?;
         }
         Ok(())
     }
 
     fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        if !self.turn(|index| index.seek(key, tag))? {
+        if !self.enter(|directory| directory.block_of(key, tag))? {
             return self.last();
         }
-        if !self.step(|block| block.seek_before(key, tag))? && self.turn(BlockCursor::prev)? {
+        if !self.step(|block| block.seek_before(key, tag))? && self.enter_before()? {
             self.step(BlockCursor::last)?;
         }
         Ok(())
     }
 
     fn next(&mut self) -> Result<()> {
-        if !self.step(BlockCursor::next)? && self.turn(BlockCursor::next)? {
+        if !self.step(BlockCursor::next)? && self.enter_next()? {
             self.step(BlockCursor::first)?;
         }
         Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
-        if !self.step(BlockCursor::prev)? && self.turn(BlockCursor::prev)? {
+        if !self.step(BlockCursor::prev)? && self.enter_before()? {
             self.step(BlockCursor::last)?;
         }
         Ok(())
