@@ -166,9 +166,11 @@ pub fn replay(
     let mut found = Replayed { end: range.start, ..Replayed::default() };
     // Room that was made in advance is not read: its pages would stay in the kernel, in folios so large that each small
     // write to one of them costs a walk over all of its blocks.
-    let written = file.written_len().map_err(|e| Error::io("read", path, e))?;
-    let range = range.start..if framing == Framing::Binary { range.end.min(written) } else { range.end };
-    let mut reader = LogReader::new(file, path, framing, range.start, range.end);
+    let mut end = range.end;
+    if framing == Framing::Binary {
+        end = end.min(file.written_len().map_err(|e| Error::io("read", path, e))?);
+    }
+    let mut reader = LogReader::new(file, path, framing, range.start, end);
     loop {
         let offset = reader.offset();
         match reader.step()? {
@@ -188,7 +190,12 @@ pub fn replay(
                     found.synced = found.end;
                 }
             }
-            Step::Damaged(_) if framing == Framing::Binary && is_unused(file, path, offset..range.end)? => return Ok(found),
+            Step::Damaged(_) if framing == Framing::Binary && is_unused(file, path, offset..end)? => return Ok(found),
+            // Zeros at the end of a record may be a hole by now, if somebody copied the file.
+            Step::Damaged(_) if end < range.end => {
+                end = range.end;
+                reader.end = end;
+            }
             Step::Damaged(damage) => {
                 let rest = reader.rest()?;
                 if mode == Mode::Strict {

@@ -13,7 +13,7 @@ use crate::fs::{File, read_full_at, write_all_at};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Looks at a leader's progress before sleeping: about as long as a `write` takes.
@@ -33,6 +33,7 @@ pub struct Log {
     inherited: Mutex<Range<u64>>,
     synced: AtomicU64,
     syncs: AtomicU64,
+    lost_unwaited: AtomicBool,
 }
 
 /// Keeps what one thread writes off the cache lines that others only read.
@@ -46,6 +47,8 @@ struct Pending {
     bytes: Vec<u8>,
     /// Calls of `submit` that the pending bytes answer.
     members: u64,
+    /// Whether nobody waits for some of the records.
+    unwaited: bool,
     /// Logical position of the first pending byte.
     start: u64,
     /// Logical position behind the last submitted record.
@@ -59,6 +62,7 @@ struct Pending {
 struct Group {
     bytes: Vec<u8>,
     members: u64,
+    unwaited: bool,
     records: u64,
     positions: Range<u64>,
 }
@@ -72,6 +76,7 @@ impl Pending {
         Some(Group {
             bytes: std::mem::replace(&mut self.bytes, std::mem::take(&mut tail.spare)),
             members: std::mem::take(&mut self.members),
+            unwaited: std::mem::take(&mut self.unwaited),
             records: std::mem::take(&mut self.records),
             positions: std::mem::replace(&mut self.start, self.end)..self.end,
         })
@@ -131,7 +136,7 @@ impl Log {
     /// write them (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
     pub fn new(path: &Path, framing: Framing, file: Arc<dyn File>, synced: u64, end: u64) -> Self {
         let synced = synced.min(end);
-        let pending = Pending { bytes: Vec::new(), members: 0, start: end, end, marked: synced, records: 0 };
+        let pending = Pending { bytes: Vec::new(), members: 0, unwaited: false, start: end, end, marked: synced, records: 0 };
         Self {
             path: path.to_owned(),
             framing,
@@ -143,6 +148,7 @@ impl Log {
             inherited: Mutex::new(synced..end),
             synced: AtomicU64::new(synced),
             syncs: AtomicU64::new(0),
+            lost_unwaited: AtomicBool::new(false),
         }
     }
 
@@ -176,7 +182,9 @@ impl Log {
         let crc = Framing::checksum(kind, body);
         self.check_len(body)?;
         self.check()?;
-        self.encode(&mut lock(&self.pending.0), kind, body, crc);
+        let mut pending = lock(&self.pending.0);
+        self.encode(&mut pending, kind, body, crc);
+        pending.unwaited = true;
         Ok(())
     }
 
@@ -356,7 +364,7 @@ impl Log {
     }
 
     fn write_group(&self, tail: &mut Tail, group: Group) -> Result<()> {
-        let Group { mut bytes, members, records, positions } = group;
+        let Group { mut bytes, members, unwaited, records, positions } = group;
         let outcome = self.check().and_then(|()| self.write(tail, &bytes));
         match &outcome {
             Ok(()) => {
@@ -366,8 +374,13 @@ impl Log {
             // The cut synced all that lies before it. Positions must not lag behind by the lost bytes:
             // later marks would tell of less than was synced.
             Err(Error::Full { .. }) => {
+                if unwaited {
+                    self.lost_unwaited.store(true, Ordering::Release);
+                }
                 self.outcomes.0.wrote(positions.end);
-                self.synced.fetch_max(positions.end, Ordering::AcqRel);
+                if lock(&self.inherited).is_empty() {
+                    self.synced.fetch_max(positions.end, Ordering::AcqRel);
+                }
             }
             Err(_) => {}
         }
@@ -394,7 +407,14 @@ impl Log {
             }
             Err(e) if is_full(&e) => {
                 // Synced, because a crash could otherwise mix these bytes with those of the next append.
-                tail.file.set_len(tail.end).and_then(|()| tail.file.sync_data()).map_err(|e| self.poison("cut", e))?;
+                let file = &*tail.file;
+                let rewritten = |()| match self.rewrite_inherited(file) {
+                    // It stays to be done, and what is synced now vouches for nothing.
+                    Err(e) if is_full(&e) => Ok(()),
+                    other => other,
+                };
+                let cut = file.set_len(tail.end).and_then(rewritten).and_then(|()| file.sync_data());
+                cut.map_err(|e| self.poison("cut", e))?;
                 tail.len = tail.end;
                 Err(Error::Full { path: self.path.clone() })
             }
@@ -427,6 +447,19 @@ impl Log {
     /// Where the file ends, with all that is in the kernel.
     pub(crate) fn end(&self) -> u64 {
         lock(&self.tail.0).end
+    }
+
+    /// Whether records that nobody waited for found no room once. They are not in the file and never will be.
+    pub(crate) fn lost_unwaited(&self) -> bool {
+        self.lost_unwaited.load(Ordering::Acquire)
+    }
+
+    /// Where the file ends, and how far it is on the device; less of it, if writes go on. Positions are no offsets: what
+    /// found no room has some, but no place in the file.
+    pub(crate) fn end_and_synced(&self) -> (u64, u64) {
+        let tail = lock(&self.tail.0);
+        let unsynced = self.written_through().saturating_sub(self.synced_through());
+        (tail.end, tail.end.saturating_sub(unsynced))
     }
 
     /// Counters since opening.

@@ -34,9 +34,17 @@ impl Versioned {
     /// A version whose bytes come from `block`, or from a new one if it has no room for them.
     fn new(key: &[u8], tag: Tag, stored: &[u8], block: &mut BytesMut) -> Self {
         let len = key.len() + stored.len();
-        if block.capacity() < len {
-            *block = BytesMut::with_capacity(len.max(BLOCK));
-        }
+        let mut own = BytesMut::new();
+        let block = match block.capacity() {
+            // A large one has a block of its own, so that little of a shared one is left over.
+            _ if len > BLOCK / 8 => &mut own,
+            left if left < len => {
+                *block = BytesMut::with_capacity(BLOCK);
+                block
+            }
+            _ => block,
+        };
+        block.reserve(len);
         block.extend_from_slice(key);
         block.extend_from_slice(stored);
         Self { head: head(key), tag, key: key.len() as u32, bytes: Some(block.split().freeze()) }

@@ -21,7 +21,7 @@ use super::wal::{self, Memory, Spare};
 use crate::background::{self, Bell, Workers};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
-use crate::log::{Cut, remove_leftover, take_lock};
+use crate::log::{Cut, Log, remove_leftover, take_lock};
 use crate::sync_policy::{Durability, SyncPolicy};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +69,8 @@ pub(super) struct Core {
     /// Memtables whose log is no longer written and may not be synced yet, from the oldest.
     older: Mutex<Vec<Arc<Memory>>>,
     older_count: AtomicUsize,
+    /// Whether memtables hold writes that found no room in the log, and that nobody waited for.
+    ahead_of_log: AtomicBool,
     /// What transactions may conflict with.
     pub(super) recent: Recent,
     poison: OnceLock<Error>,
@@ -159,6 +161,7 @@ impl Core {
             spare: Mutex::default(),
             numbers: AtomicU64::new(numbers),
             older_count: AtomicUsize::new(older.len()),
+            ahead_of_log: AtomicBool::new(false),
             older: Mutex::new(older),
             recent: Recent::default(),
             poison: OnceLock::new(),
@@ -210,6 +213,7 @@ impl Core {
                     self.rotate(&mut writer)?;
                 }
             }
+            self.catch_up(&mut writer)?;
             admit()?;
             if changes.len() == 0 {
                 // Nothing to write, but a promise to keep: what was seen is as durable as was asked.
@@ -225,12 +229,17 @@ impl Core {
                 Durability::Async => log.submit_unwaited(b'W', body).map(|()| 0),
                 Durability::Write | Durability::Sync => log.append(b'W', body).map(|written| written.position),
             };
-            let position = position.map_err(|e| self.note_poison(e))?;
+            let position = position.map_err(|e| self.note_failure(log, e))?;
             let versions = (first..).zip(changes.iter()).map(|(seq, (kind, key, stored))| (key, kind.tag(seq), stored));
             writer.memory.table.insert(versions);
             self.recent.note(changes.iter().map(|(_, key, _)| key), last);
             writer.next_seq = last + 1;
             self.visible.store(last, Ordering::Release);
+            if writer.memory.log.lost_unwaited() {
+                // Earlier writes may have been lost between the look at that and this one's place in the log.
+                self.ahead_of_log.store(true, Ordering::Release);
+                self.catch_up(&mut writer)?;
+            }
             break (Arc::clone(&writer.memory), position);
         };
         if level == Durability::Sync {
@@ -247,8 +256,36 @@ impl Core {
 
     /// Puts what is pending into the kernel; the position to which the log is written then.
     fn settled(&self, memory: &Memory) -> Result<u64> {
-        memory.log.commit_step().map_err(|e| self.note_poison(e))?;
+        memory.log.commit_step().map_err(|e| self.note_failure(&memory.log, e))?;
         Ok(memory.log.written_through())
+    }
+
+    fn note_failure(&self, log: &Log, e: Error) -> Error {
+        if log.lost_unwaited() {
+            self.ahead_of_log.store(true, Ordering::Release);
+        }
+        self.note_poison(e)
+    }
+
+    /// Makes good for writes that are in memory but found no room in the log: they go into tables, before anything else is
+    /// acknowledged.
+    fn catch_up(&self, writer: &mut Writer) -> Result<()> {
+        if !self.ahead_of_log.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if !writer.memory.table.is_empty() {
+            self.rotate(writer)?;
+        }
+        self.flush_full()?;
+        self.ahead_of_log.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// The memtable that is written, after all writes in it are in its log or in a table.
+    fn caught_up(&self) -> Result<Arc<Memory>> {
+        let mut writer = lock(&self.writer);
+        self.catch_up(&mut writer)?;
+        Ok(Arc::clone(&writer.memory))
     }
 
     /// Whether level 0 slows writes down.
@@ -386,7 +423,7 @@ impl Core {
     /// Puts every `Async` write into the kernel; under `always` onto the device.
     pub(super) fn flush_log(&self) -> Result<()> {
         self.check()?;
-        let memory = Arc::clone(&lock(&self.writer).memory);
+        let memory = self.caught_up()?;
         let position = self.settled(&memory)?;
         if **self.sync.load() == SyncPolicy::Always { self.sync_through(&memory, position) } else { Ok(()) }
     }
@@ -394,7 +431,7 @@ impl Core {
     /// Makes everything durable that was written before.
     pub(super) fn sync(&self) -> Result<()> {
         self.check()?;
-        let memory = Arc::clone(&lock(&self.writer).memory);
+        let memory = self.caught_up()?;
         let position = self.settled(&memory)?;
         self.sync_through(&memory, position)
     }
@@ -421,6 +458,7 @@ impl Core {
             return Ok(clean + interval);
         }
         lock(&self.timer).clean = now;
+        self.caught_up()?;
         let view = self.view.load_full();
         let log = &view.active.log;
         if self.older_count.load(Ordering::Acquire) > 0 || log.written_through() > log.synced_through() {
@@ -760,7 +798,7 @@ impl Core {
 
     fn finish(&self) -> Result<()> {
         self.check()?;
-        let memory = Arc::clone(&lock(&self.writer).memory);
+        let memory = self.caught_up()?;
         self.settled(&memory)?;
         if memory.log.stats().records > 0 || self.older_count.load(Ordering::Acquire) > 0 {
             self.sync_through(&memory, memory.log.written_through())?;

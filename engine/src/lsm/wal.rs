@@ -20,6 +20,7 @@ use super::memtable::Memtable;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, write_all_at};
 use crate::log::{Cut, Framing, Header, Log, Mode, create_segment, identify, remove_leftover, replay};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,7 +47,10 @@ impl Link {
     /// The link of a segment behind another whose writes are all in the kernel; behind none, of the first.
     fn behind(before: Option<&Memory>, first_seq: u64) -> Self {
         let none = Self { first_seq, ..Self::default() };
-        before.map_or(none, |b| Self { before: b.number, end: b.log.stats().len, synced: b.log.synced_through(), ..none })
+        before.map_or(none, |before| {
+            let (end, synced) = before.log.end_and_synced();
+            Self { before: before.number, end, synced, ..none }
+        })
     }
 
     /// The record, as it stands behind the header.
@@ -248,10 +252,12 @@ pub(super) fn gap_of(e: Error) -> Result<Gap> {
 }
 
 /// Reads what can be read of the segments with these numbers, changing nothing, and says what cannot. A segment from
-/// the number `first` on that one of them follows, and that is not among them, is lost.
+/// the number `first` on that one of them follows, and of which nothing is left, is lost.
 pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], first: u64, size: usize) -> Result<(Vec<Memory>, Vec<Gap>)> {
     let (mut memories, mut gaps): (Vec<Memory>, Vec<Gap>) = Default::default();
     let mut last: Option<(PathBuf, u64, u64)> = None;
+    // Segments that were begun, and those that were told of.
+    let mut known: BTreeSet<u64> = (!numbers.contains(&first)).then_some(first).into_iter().collect();
     for &number in numbers {
         let path = dir.join(file_name(number));
         let strict = read(fs, path.clone(), number, size, Mode::Strict);
@@ -263,6 +269,7 @@ pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], first: u64, size
             Ok(segment) => segment,
             Err(e) => {
                 gaps.push(gap_of(e)?);
+                known.insert(number);
                 last = None;
                 continue;
             }
@@ -276,8 +283,9 @@ pub(super) fn salvage(fs: &dyn Fs, dir: &Path, numbers: &[u64], first: u64, size
         {
             gaps.push((path, end, format!("it ended at byte {} once", link.end)));
         }
-        if link.before >= first && !numbers.contains(&link.before) {
-            gaps.push((dir.join(file_name(link.before)), 0, format!("segment {number} follows it, and it is not there")));
+        known.insert(number);
+        if link.before >= first && link.end > segment_start() && known.insert(link.before) {
+            gaps.push((dir.join(file_name(link.before)), 0, format!("segment {number} follows it, and nothing is left of it")));
         }
         last = Some((segment.path.clone(), number, segment.end));
         let log = Log::new(&segment.path, Framing::Binary, segment.file, segment.synced, segment.end);

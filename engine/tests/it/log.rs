@@ -357,6 +357,55 @@ fn room_is_made_in_steps_and_never_read() {
     }
 }
 
+/// A file that says that less of it was written than is.
+#[derive(Debug)]
+struct Holed(Arc<dyn File>, u64);
+
+impl File for Holed {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn written_len(&self) -> std::io::Result<u64> {
+        Ok(self.1)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+    fn sync_all(&self) -> std::io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+#[test]
+fn a_record_that_ends_in_a_hole_is_read_whole() {
+    let first = encode(Framing::Binary, b'S', b"first", None);
+    let last = encode(Framing::Binary, b'S', &[&b"last"[..], &[0; 100]].concat(), None);
+    let (ends, all) = (first.len() + last.len(), [&first[..], &last, &[0; 50]].concat());
+    // As a copy that leaves zeros out makes it.
+    for written in [ends - 100, ends - 1, ends, all.len()] {
+        let file = Holed(file_with(&all), written as u64);
+        let mut seen = Vec::new();
+        let found = replay(&file, path(), Framing::Binary, 0..all.len() as u64, Mode::Strict, |_, _, body| {
+            seen.push(body.len());
+            Ok(())
+        });
+        assert_eq!(
+            (seen, found.map(|found| (found.end, found.cut)).ok()),
+            (vec![5, 104], Some((ends as u64, None))),
+            "{written}"
+        );
+    }
+}
+
 #[test]
 fn a_cut_that_fails_poisons() {
     for kind in [CallKind::SetLen, CallKind::Sync] {

@@ -656,6 +656,67 @@ fn a_full_level_0_holds_writes_up_until_it_is_compacted() {
 }
 
 #[test]
+fn what_nobody_waited_for_outlives_a_full_disk() {
+    type Call = fn(&Store) -> engine::Result<()>;
+    // Who meets the full disk, and who has to make good for it.
+    let meets: [Call; 2] = [Store::flush_log, |store| store.put(b"refused", b"1")];
+    let makes_good: [Call; 4] = [Store::flush_log, Store::sync, |store| store.put(b"next", b"1"), |store| store.delete(b"none")];
+    for meet in meets {
+        for make_good in makes_good {
+            for fails in 1..=3 {
+                let fs = MemFs::new();
+                let failing = FailingFs::new(Arc::new(fs.clone()));
+                let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
+                store.put(b"before", b"1").unwrap();
+                store.put_at(b"unwaited", b"1", Durability::Async).unwrap();
+                failing.arm(Plan { kind: CallKind::Write, skip: 0, times: fails, fault: Fault::Enospc });
+                let met = meet(&store);
+                assert!(matches!(met, Err(Error::Full { .. })), "{met:?}");
+                assert_eq!(text(&store, b"unwaited").as_deref(), Some("1"));
+                // A write that cannot make good for it is refused before it is anywhere.
+                failing.arm(Plan { kind: CallKind::Write, skip: 1, times: fails, fault: Fault::Enospc });
+                assert!(matches!(store.put(b"early", b"1"), Err(Error::Full { .. })));
+                assert_eq!(text(&store, b"early"), None);
+                let outcomes: Vec<_> = (0..3).map(|_| make_good(&store)).collect();
+                assert!(outcomes[fails as usize - 1..].iter().all(Result::is_ok), "{outcomes:?}");
+                let killed = open(&MemFs::from_image(&fs.image()));
+                assert_eq!(text(&killed, b"unwaited").as_deref(), Some("1"));
+                assert_eq!(text(&killed, b"refused"), None);
+                store.put_at(b"unwaited too", b"1", Durability::Async).unwrap();
+                failing.arm(Plan { kind: CallKind::Write, skip: 0, times: 1, fault: Fault::Enospc });
+                let met = meet(&store);
+                assert!(matches!(met, Err(Error::Full { .. })), "{fails} {met:?} {outcomes:?}");
+                store.close().unwrap();
+                assert_eq!(text(&open(&fs), b"unwaited too").as_deref(), Some("1"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_behind_a_full_disk_says_what_of_the_file_was_synced() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
+    store.put(b"synced", b"1").unwrap();
+    failing.arm(Plan { kind: CallKind::Write, skip: 0, times: 1, fault: Fault::Enospc });
+    // The cut syncs what is there, and the position moves on by a thousand bytes that are nowhere.
+    assert!(store.put(b"refused", &[1; 1_000]).is_err());
+    let [first] = &files(&fs, "wal")[..] else { panic!("one segment") };
+    let synced = fs.image()[first].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut n = 0;
+    while files(&fs, "wal").len() < 2 {
+        store.put(&key(n), &[b'1'; 30]).unwrap();
+        n += 1;
+    }
+    // Power is lost: of the first segment only what was synced is there.
+    let after = MemFs::from_image(&fs.image());
+    alter(&after, first, |bytes| bytes.truncate(synced + 10));
+    let store = open(&after);
+    assert_eq!(text(&store, b"synced").as_deref(), Some("1"));
+}
+
+#[test]
 fn a_full_disk_stops_nothing_for_good() {
     let fs = MemFs::new();
     let failing = FailingFs::new(Arc::new(fs.clone()));

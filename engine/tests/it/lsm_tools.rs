@@ -60,12 +60,19 @@ fn salvage_tells_of_a_segment_that_is_gone() {
         store.put(&key(n), &[1; 50]).unwrap();
         n += 1;
     }
-    let killed = MemFs::from_image(&fs.image());
     let middle = files(&fs, "wal").remove(1);
-    killed.remove(&middle).unwrap();
-    let salvage = Salvage::open(DIR, &options(&killed)).unwrap();
-    assert!(salvage.losses().iter().any(|loss| loss.file == middle), "{:?}", salvage.losses());
-    assert!(salvage.entries().unwrap().all(|entry| !entry.unwrap().certain));
+    // Gone, or nothing of it but its header, or zeros.
+    for left in [None, Some(6), Some(0)] {
+        let killed = MemFs::from_image(&fs.image());
+        match left {
+            None => killed.remove(&middle).unwrap(),
+            Some(0) => alter(&killed, &middle, |bytes| bytes[6..].fill(0)),
+            Some(left) => alter(&killed, &middle, |bytes| bytes.truncate(left)),
+        }
+        let salvage = Salvage::open(DIR, &options(&killed)).unwrap();
+        assert_eq!(salvage.losses().iter().map(|loss| &loss.file).collect::<Vec<_>>(), [&middle], "{left:?}");
+        assert!(salvage.entries().unwrap().all(|entry| !entry.unwrap().certain));
+    }
 }
 
 #[test]

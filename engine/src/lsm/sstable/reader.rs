@@ -76,13 +76,14 @@ impl Directory {
     fn block_of(&self, key: &[u8], tag: Tag) -> std::result::Result<usize, Nonsense> {
         let head = head(key);
         let mut at = self.heads.partition_point(|last| *last < head);
-        // Where its head is that of a last key, the whole keys decide.
-        while self.heads.get(at) == Some(&head) {
-            let (last, of) = self.last_of(at)?;
-            if order((last, of), (key, tag)) != std::cmp::Ordering::Less {
-                break;
+        // Among last keys with its head, the whole keys decide.
+        let mut end = at + self.heads[at..].partition_point(|last| *last == head);
+        while at < end {
+            let middle = usize::midpoint(at, end);
+            match order(self.last_of(middle)?, (key, tag)) {
+                std::cmp::Ordering::Less => at = middle + 1,
+                _ => end = middle,
             }
-            at += 1;
         }
         Ok(at)
     }
