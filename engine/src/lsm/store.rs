@@ -273,10 +273,7 @@ impl Core {
         if !self.ahead_of_log.load(Ordering::Acquire) {
             return Ok(());
         }
-        if !writer.memory.table.is_empty() {
-            self.rotate(writer)?;
-        }
-        self.flush_full()?;
+        self.flush_in_turn(writer)?;
         self.ahead_of_log.store(false, Ordering::Release);
         Ok(())
     }
@@ -458,12 +455,11 @@ impl Core {
             return Ok(clean + interval);
         }
         lock(&self.timer).clean = now;
-        self.caught_up()?;
-        let view = self.view.load_full();
-        let log = &view.active.log;
+        let memory = self.caught_up()?;
+        let log = &memory.log;
         if self.older_count.load(Ordering::Acquire) > 0 || log.written_through() > log.synced_through() {
             self.check()?;
-            self.sync_through(&view.active, log.written_through())?;
+            self.sync_through(&memory, log.written_through())?;
         }
         Ok(now + interval)
     }
@@ -655,6 +651,14 @@ impl Core {
         self.flush_full()
     }
 
+    /// Flushes all memtables while nobody writes.
+    fn flush_in_turn(&self, writer: &mut Writer) -> Result<()> {
+        if !writer.memory.table.is_empty() {
+            self.rotate(writer)?;
+        }
+        self.flush_full()
+    }
+
     /// Flushes the memtables that nobody writes any more.
     fn flush_full(&self) -> Result<()> {
         while !self.view.load().immutable.is_empty() {
@@ -673,10 +677,7 @@ impl Core {
     pub(super) fn drop_prefix(&self, prefix: &[u8]) -> Result<()> {
         let mut writer = lock(&self.writer);
         self.check()?;
-        if !writer.memory.table.is_empty() {
-            self.rotate(&mut writer)?;
-        }
-        self.flush_full()?;
+        self.flush_in_turn(&mut writer)?;
         // Nothing is in memory, and the writer's turn is ours; no compaction may be at work on what goes.
         let version = loop {
             self.check()?;
