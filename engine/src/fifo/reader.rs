@@ -13,7 +13,7 @@ use super::segment::Segment;
 use super::writer::{Writing, lock};
 use crate::background::Bell;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, Lock, read_full_at};
+use crate::fs::{File, Lock, read_full_at};
 use crate::log::{Cut, Framing, Header, Log, LogReader, Mode, Parsed, Replayed, create_segment, draft_segment, identify};
 use crate::log::{publish_segment, replay};
 use crate::sync_policy::{Durability, SyncPolicy};
@@ -25,6 +25,9 @@ use std::sync::{Arc, Mutex};
 
 /// `Async` deletes that wait in memory at most.
 const BUFFER: u64 = 250;
+
+/// Bytes by which the log of deletes grows: ten thousand entries taken out one by one.
+const ROOM: u64 = 256 << 10;
 
 /// An entry of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +130,7 @@ impl Reading {
         place.remove_drafts(Role::Reader)?;
         place.sync()?;
         let path = place.deletes();
-        let (deleted, deletes, cut) = open_deletes(&*place.fs, &path)?;
+        let (deleted, deletes, cut) = open_deletes(&path, options)?;
         let state = State {
             segments: VecDeque::new(),
             deleted,
@@ -551,7 +554,7 @@ impl Reading {
     }
 
     pub(super) fn close(&self) -> Result<()> {
-        let outcome = self.sync().and_then(|()| self.deletes.close_marked());
+        let outcome = self.sync().and_then(|()| self.deletes.close_marked()).and_then(|()| self.deletes.trim());
         lock(&self.lock).take();
         outcome
     }
@@ -729,13 +732,15 @@ fn length(state: &State) -> u64 {
 }
 
 /// Opens or creates the log of deletes.
-fn open_deletes(fs: &dyn Fs, path: &Path) -> Result<(Indexes, Log, Option<Cut>)> {
+fn open_deletes(path: &Path, options: &Options) -> Result<(Indexes, Log, Option<Cut>)> {
+    let (fs, room) = (&*options.fs, ROOM.min(options.max_file_size));
     let start = Header::Deletes.line().len() as u64;
     let file = match fs.open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let file = create_segment(fs, path, Header::Deletes, &[], 0)?;
-            return Ok((Indexes::default(), Log::new(path, Framing::Binary, file, start, start), None));
+            let file = create_segment(fs, path, Header::Deletes, &[], room)?;
+            let log = Log::new(path, Framing::Binary, file, start, start).with_room(room, room, u64::MAX);
+            return Ok((Indexes::default(), log, None));
         }
         Err(e) => return Err(Error::io("open", path, e)),
     };
@@ -743,6 +748,7 @@ fn open_deletes(fs: &dyn Fs, path: &Path) -> Result<(Indexes, Log, Option<Cut>)>
     if replayed.cut.is_some() {
         file.set_len(replayed.end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", path, e))?;
     }
-    let log = Log::new(path, Framing::Binary, file, replayed.synced.max(start), replayed.end);
+    let len = file.len().map_err(|e| Error::io("read", path, e))?;
+    let log = Log::new(path, Framing::Binary, file, replayed.synced.max(start), replayed.end).with_room(len, room, u64::MAX);
     Ok((deleted, log, replayed.cut))
 }

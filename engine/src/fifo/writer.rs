@@ -25,6 +25,9 @@ const BUFFER: u64 = 64 << 10;
 /// Bytes that are worth a sync ahead of time.
 const AHEAD: u64 = 4 << 20;
 
+/// Bytes by which a file of entries grows, within its most: ten thousand entries.
+const ROOM: u64 = 1 << 20;
+
 /// The end of the store.
 #[derive(Debug)]
 struct Tail {
@@ -85,13 +88,14 @@ impl Writing {
             }
             let synced = scan.replayed.synced.max(segment.start);
             let log = Log::new(&segment.path, Framing::Binary, Arc::clone(&segment.file), synced, segment.end);
+            let log = log.with_room(segment.len()?, ROOM, options.max_file_size);
             last = Some((segment, log));
         } else if deleted > 0 {
             return Err(Error::corrupt(&place.segment(1), 0, "the file is not there, and the store needs it"));
         }
         let (log, segment, first, next) = match last {
             Some((segment, log)) => (log, segment.number, segment.first, segment.next),
-            None => (begin(&place, 1, &Link::default(), None)?, 1, 0, 0),
+            None => (begin(&place, 1, &Link::default(), options, None)?, 1, 0, 0),
         };
         let end = log.end();
         let log = Arc::new(log);
@@ -239,8 +243,10 @@ impl Writing {
         let (first, before_end) = (tail.next, tail.end);
         let link = Link { first, before: tail.segment, before_next, before_end, fronts: tail.fronts.clone() };
         let number = tail.segment + 1;
-        let log = begin(&self.place, number, &link, Some(&tail.log))?;
+        let log = begin(&self.place, number, &link, &self.options, Some(&tail.log))?;
         tail.log.close()?;
+        // Its room is nobody's business any more: the link says where it ends.
+        let _ = tail.log.trim();
         (tail.log, tail.segment, tail.first) = (Arc::new(log), number, tail.next);
         tail.lost = None;
         self.show(tail, tail.log.end(), None);
@@ -307,7 +313,11 @@ impl Writing {
     }
 
     pub(super) fn close(&self) -> Result<()> {
-        let outcome = self.sync().and_then(|()| lock(&self.tail).log.close_marked());
+        let outcome = self.sync().and_then(|()| {
+            let tail = lock(&self.tail);
+            tail.log.close_marked()?;
+            tail.log.trim()
+        });
         lock(&self.lock).take();
         outcome
     }
@@ -315,18 +325,19 @@ impl Writing {
 
 /// Begins a segment behind another one. If nobody can tell whether that worked, the log before must stop: what it
 /// took from now on might stand in two files.
-fn begin(place: &Place, number: u64, link: &Link, before: Option<&Log>) -> Result<Log> {
+fn begin(place: &Place, number: u64, link: &Link, options: &Options, before: Option<&Log>) -> Result<Log> {
     let path = place.segment(number);
     let mut content = Vec::new();
     let body = link.encode();
     Framing::Binary.encode(&mut content, LINK, &body, Framing::checksum(LINK, &body), None);
-    let file = draft_segment(&*place.fs, &path, Header::Fifo, &content, 0)?;
+    let end = Header::Fifo.line().len() as u64 + content.len() as u64;
+    let room = ROOM.min(options.max_file_size).max(end);
+    let file = draft_segment(&*place.fs, &path, Header::Fifo, &content, room)?;
     if let Err(e) = publish_segment(&*place.fs, &path) {
         let why = io::Error::other(e.to_string());
         return Err(before.map_or(e, |log| log.poison("rename", why)));
     }
-    let end = Header::Fifo.line().len() as u64 + content.len() as u64;
-    Ok(Log::new(&path, Framing::Binary, file, end, end))
+    Ok(Log::new(&path, Framing::Binary, file, end, end).with_room(room, ROOM, options.max_file_size))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

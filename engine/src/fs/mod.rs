@@ -1,7 +1,8 @@
 //! The storage seam: every byte a store keeps goes through these two traits.
 //!
 //! Each verb says what it promises about durability, because crash states are derived from exactly
-//! these calls. There is no `mmap`: a trace could not see its writes.
+//! these calls. Nobody writes in another way: [`RealFs`] may put the bytes of a [`File::write_at`] where they belong
+//! through a mapping, but a store never gets hold of one, because a trace could not see its writes.
 //!
 //! **Invariant:** a name becomes durable only by [`Fs::sync_dir`] of its directory; bytes and length
 //! only by a sync of their file.
@@ -9,6 +10,7 @@
 mod failing;
 mod mem;
 mod real;
+mod room;
 mod trace;
 
 pub use failing::{CallKind, FailingFs, Fault, Plan};
@@ -19,6 +21,7 @@ pub use trace::{FsOp, Recorded, Recorder, TraceFs};
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,6 +67,9 @@ pub trait File: Send + Sync + Debug {
     }
     /// Cuts the file, or extends it with zeros. Volatile until a sync.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Says that small writes are going to fill bytes that the file already has, and that nobody will cut the file but
+    /// through this handle. Changes nothing, and promises nothing; they may cost less.
+    fn will_fill(&self, _range: Range<u64>) {}
     /// Makes bytes and length written before this call durable (`fdatasync`). After an error nothing
     /// written since the last successful sync may be treated as durable, even if a later sync works.
     fn sync_data(&self) -> io::Result<()>;

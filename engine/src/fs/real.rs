@@ -1,14 +1,16 @@
-//! The operating system's files. The only file of the engine that names `std::fs`.
+//! The operating system's files. Only here, and where small writes go into their room, the engine names `std::fs`.
 
+use super::room::Room;
 use super::{File, Fs, Lock, LockOutcome};
 use rustix::fs::{FallocateFlags, SeekFrom, fstatfs, seek};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Files of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +21,17 @@ pub struct RealFs;
 const KNOWS_HOLES: [rustix::fs::FsWord; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
 
 #[derive(Debug)]
-struct RealFile(fs::File);
+struct RealFile {
+    file: fs::File,
+    /// Known once room was made; most files are only read, or written in large pieces.
+    room: OnceLock<Mutex<Room>>,
+}
+
+impl RealFile {
+    fn shared(file: fs::File) -> Arc<dyn File> {
+        Arc::new(Self { file, room: OnceLock::new() })
+    }
+}
 
 #[derive(Debug)]
 struct RealLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] fs::File);
@@ -32,12 +44,12 @@ impl Fs for RealFs {
         if file.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
-        Ok(Arc::new(RealFile(file)))
+        Ok(RealFile::shared(file))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(RealFile::shared(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -88,26 +100,32 @@ impl Fs for RealFs {
 
 impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
+        self.file.read_at(buf, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        // Whoever else is at the room may be cutting it; there is always the other way.
+        if let Some(Ok(mut room)) = self.room.get().map(Mutex::try_lock)
+            && room.write(&self.file, bytes, offset)
+        {
+            return Ok(bytes.len());
+        }
         // A bare system call: libc's own makes each `pwrite` a cancellation point.
-        Ok(rustix::io::pwrite(&self.0, bytes, offset)?)
+        Ok(rustix::io::pwrite(&self.file, bytes, offset)?)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn written_len(&self) -> io::Result<u64> {
-        if !fstatfs(&self.0).is_ok_and(|found| KNOWS_HOLES.contains(&found.f_type)) {
+        if !fstatfs(&self.file).is_ok_and(|found| KNOWS_HOLES.contains(&found.f_type)) {
             return self.len();
         }
         // Moves the file's position, which nobody uses: reads and writes say where.
         let mut end = 0;
         loop {
-            match seek(&self.0, SeekFrom::Data(end)).and_then(|data| seek(&self.0, SeekFrom::Hole(data))) {
+            match seek(&self.file, SeekFrom::Data(end)).and_then(|data| seek(&self.file, SeekFrom::Hole(data))) {
                 Ok(hole) if hole > end => end = hole,
                 Err(Errno::NXIO) => return Ok(end),
                 // It does not know after all.
@@ -117,20 +135,36 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let before = self.0.metadata()?.len();
+        let before = self.file.metadata()?.len();
+        if len <= before && self.room.get().is_none() {
+            return self.file.set_len(len);
+        }
+        let mut room = self.room.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is mapped any more when bytes go.
+        room.cut(len.min(before), None);
         // Zeros that have a place on the device: ext4 finds places for what was written to a hole when it is synced,
         // and keeps whoever writes to the file waiting meanwhile. Not every file system can, nor a full one.
-        if len > before && rustix::fs::fallocate(&self.0, FallocateFlags::empty(), before, len - before).is_err() {
-            self.0.set_len(before)?;
+        if len > before {
+            if rustix::fs::fallocate(&self.file, FallocateFlags::empty(), before, len - before).is_ok() {
+                room.cut(len, Some(before));
+            } else {
+                self.file.set_len(before)?;
+            }
         }
-        self.0.set_len(len)
+        self.file.set_len(len)
+    }
+
+    fn will_fill(&self, range: Range<u64>) {
+        if let Some(room) = self.room.get() {
+            room.lock().unwrap_or_else(PoisonError::into_inner).expect(&self.file, range);
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 }

@@ -335,7 +335,7 @@ fn room_is_made_in_steps_and_never_read() {
     for fault in faults {
         let mem = mem();
         let fs = FailingFs::new(Arc::new(mem.clone()));
-        let log = new_log(&fs, framing).with_room(0, 200);
+        let log = new_log(&fs, framing).with_room(0, 200, u64::MAX);
         if let Some((kind, fault)) = fault {
             fs.arm(Plan { kind, skip: 2, times: 2, fault });
         }
@@ -403,6 +403,26 @@ fn a_record_that_ends_in_a_hole_is_read_whole() {
             (vec![5, 104], Some((ends as u64, None))),
             "{written}"
         );
+    }
+}
+
+/// What an earlier process left unsynced may be on no device, however clean its pages are. A cut behind a full disk
+/// syncs it, and may say so only if it was written once more.
+#[test]
+fn a_cut_vouches_for_what_an_earlier_process_left_only_if_that_was_written_again() {
+    for (failures, vouches) in [(1, true), (2, false)] {
+        let fs = FailingFs::new(Arc::new(mem()));
+        let (framing, header) = FRAMINGS[0];
+        let left = encode(framing, b'S', &body(0), None);
+        let file = create_segment(&fs, path(), header, &left, 0).unwrap();
+        let start = header.line().len() as u64;
+        let log = Log::new(path(), framing, file, start, start + left.len() as u64);
+        fs.arm(Plan { kind: CallKind::Write, skip: 0, times: failures, fault: Fault::Enospc });
+        assert!(matches!(log.append(b'S', &body(1)), Err(Error::Full { .. })));
+        assert_eq!(log.synced_through() > start, vouches, "{failures} writes that find no room");
+        log.append(b'S', &body(2)).unwrap();
+        log.sync_step().unwrap();
+        assert_eq!(log.synced_through(), log.written_through());
     }
 }
 

@@ -4,6 +4,7 @@
 use engine::fs::{File, Fs, LockOutcome};
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -143,6 +144,10 @@ impl File for CountingFile {
 
     fn written_len(&self) -> io::Result<u64> {
         self.inner.written_len()
+    }
+
+    fn will_fill(&self, range: Range<u64>) {
+        self.inner.will_fill(range);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

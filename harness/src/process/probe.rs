@@ -9,6 +9,7 @@ use engine::fs::{File, Fs, LockOutcome};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -212,6 +213,10 @@ impl File for ProbeFile {
 
     fn written_len(&self) -> io::Result<u64> {
         self.inner.written_len()
+    }
+
+    fn will_fill(&self, range: Range<u64>) {
+        self.inner.will_fill(range);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

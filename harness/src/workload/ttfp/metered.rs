@@ -4,6 +4,7 @@ use crate::measure::clock::Clock;
 use engine::fs::{File, Fs, LockOutcome};
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,6 +108,10 @@ impl File for MeteredFile {
 
     fn written_len(&self) -> io::Result<u64> {
         self.inner.written_len()
+    }
+
+    fn will_fill(&self, range: Range<u64>) {
+        self.inner.will_fill(range);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
