@@ -1,12 +1,11 @@
 //! Places in sorted sources, and several sources as one.
 
 use super::entry::{Head, Tag, head, order};
-use super::memtable::{Memtable, Versioned};
+use super::memtable::{Bound, Copied};
 use super::sstable::{Table, TableCursor};
 use super::wal::Memory;
 use crate::error::Result;
 use std::cmp::Ordering;
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// A place among versions in order. A cursor that has run off either end shows nothing until it is placed again.
@@ -33,74 +32,86 @@ pub(super) trait Cursor {
     fn current(&self) -> Option<(&[u8], Tag, &[u8])>;
 }
 
-/// A place in a memtable. Versions are taken out a few at a time, more the further it goes; what is written
+/// A place in a memtable. Versions are copied out a few at a time, more the further it goes; what is written
 /// meanwhile is newer than whoever reads may see.
 #[derive(Debug)]
 pub(super) struct MemtableCursor {
     memory: Arc<Memory>,
-    chunk: Vec<Versioned>,
+    chunk: Copied,
+    /// What the chunk was before, so that its memory is used again.
+    spare: Copied,
     at: usize,
     direction: Direction,
 }
 
-/// The least and the most versions that are taken out together.
+/// The least and the most versions that are copied out together.
 const CHUNK: (usize, usize) = (4, 128);
 
 impl MemtableCursor {
     pub(super) fn new(memory: Arc<Memory>) -> Self {
-        Self { memory, chunk: Vec::new(), at: 0, direction: Direction::Forward }
+        Self { memory, chunk: Copied::default(), spare: Copied::default(), at: 0, direction: Direction::Forward }
     }
 
-    fn fill(&mut self, from: Bound<&Versioned>, direction: Direction, limit: usize) -> Result<()> {
-        let mut chunk = std::mem::take(&mut self.chunk);
-        chunk.clear();
+    fn fill(&mut self, from: Bound<'_>, direction: Direction) {
+        self.chunk.clear();
+        copy(&self.memory, from, direction, CHUNK.0, &mut self.chunk);
         (self.at, self.direction) = (0, direction);
-        match direction {
-            Direction::Forward => self.memory.table.after(from, limit, &mut chunk),
-            Direction::Reverse => self.memory.table.before(from, limit, &mut chunk),
-        }
-        self.chunk = chunk;
-        Ok(())
     }
 
-    fn go(&mut self, direction: Direction) -> Result<()> {
+    fn go(&mut self, direction: Direction) {
         if direction == self.direction && self.at + 1 < self.chunk.len() {
             self.at += 1;
-            return Ok(());
+            return;
         }
-        let Some(here) = self.chunk.get(self.at).cloned() else { return Ok(()) };
+        let Some((key, tag, _)) = self.chunk.get(self.at) else { return };
         let limit = if direction == self.direction { (2 * self.chunk.len()).clamp(CHUNK.0, CHUNK.1) } else { CHUNK.0 };
-        self.fill(Bound::Excluded(&here), direction, limit)
+        self.spare.clear();
+        copy(&self.memory, Bound::Beyond(key, tag), direction, limit, &mut self.spare);
+        std::mem::swap(&mut self.chunk, &mut self.spare);
+        (self.at, self.direction) = (0, direction);
+    }
+}
+
+fn copy(memory: &Memory, from: Bound<'_>, direction: Direction, limit: usize, into: &mut Copied) {
+    match direction {
+        Direction::Forward => memory.table.after(from, limit, into),
+        Direction::Reverse => memory.table.before(from, limit, into),
     }
 }
 
 impl Cursor for MemtableCursor {
     fn first(&mut self) -> Result<()> {
-        self.fill(Bound::Unbounded, Direction::Forward, CHUNK.0)
+        self.fill(Bound::End, Direction::Forward);
+        Ok(())
     }
 
     fn last(&mut self) -> Result<()> {
-        self.fill(Bound::Unbounded, Direction::Reverse, CHUNK.0)
+        self.fill(Bound::End, Direction::Reverse);
+        Ok(())
     }
 
     fn seek(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        self.fill(Bound::Included(&Memtable::place(key, tag)), Direction::Forward, CHUNK.0)
+        self.fill(Bound::At(key, tag), Direction::Forward);
+        Ok(())
     }
 
     fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        self.fill(Bound::Excluded(&Memtable::place(key, tag)), Direction::Reverse, CHUNK.0)
+        self.fill(Bound::Beyond(key, tag), Direction::Reverse);
+        Ok(())
     }
 
     fn next(&mut self) -> Result<()> {
-        self.go(Direction::Forward)
+        self.go(Direction::Forward);
+        Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
-        self.go(Direction::Reverse)
+        self.go(Direction::Reverse);
+        Ok(())
     }
 
     fn current(&self) -> Option<(&[u8], Tag, &[u8])> {
-        self.chunk.get(self.at).map(Versioned::parts)
+        self.chunk.get(self.at)
     }
 }
 

@@ -1,107 +1,90 @@
-//! The newest versions, in memory, in order: a B-tree under a lock.
+//! The newest versions, in memory, in order: sorted leaves under a lock.
 //!
-//! A skip list needs no lock, but visits a cache line for each comparison; the nodes of a B-tree hold eleven
-//! versions side by side, each with the head of its key, and cost half the time of a random insert. Readers hold the
-//! lock for one search or for a handful of versions, never while they look at a value.
+//! A skip list needs no lock, but visits a cache line for each comparison and spends pointers on each version. Here a
+//! version is 32 bytes in a sorted array, with the head of its key, and its other bytes follow one another in blocks: a
+//! search is two bisections, and what is written in order is only appended. Readers hold the lock for one search or for
+//! a handful of versions, which they copy.
 
-use super::entry::{Head, Tag, head, order_behind_head};
+use super::entry::{Head, Tag, head};
 use super::sstable::hash;
-use bytes::{Bytes, BytesMut};
+use crate::codec::{push_varint, read_varint};
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
-use std::ops::Bound;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Memory};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-/// A version of a key, with its value.
-#[derive(Clone, Debug)]
-pub(super) struct Versioned {
-    head: Head,
-    tag: Tag,
-    key: u32,
-    /// The key, then the stored value. A version that is only searched for has no bytes if its head says all.
-    bytes: Option<Bytes>,
-}
+/// Versions in a leaf at most. More of them make inserts at random move more, fewer make the list of leaves long.
+const LEAF: usize = 128;
 
-/// What a version costs beside its bytes: its place in a node that is two thirds full.
-const NODE: usize = size_of::<Versioned>() * 3 / 2;
-
-/// Versions take their bytes from blocks of this size, so that neither to write one nor to free one asks the allocator,
-/// whose lock writers would share with the worker who frees a memtable.
+/// Bytes of a block. A version that is larger than an eighth has a block of its own, so that little is left over.
 const BLOCK: usize = 64 << 10;
 
-impl Versioned {
-    /// A version whose bytes come from `block`, or from a new one if it has no room for them.
-    fn new(key: &[u8], tag: Tag, stored: &[u8], block: &mut BytesMut) -> Self {
-        let len = key.len() + stored.len();
-        let mut own = BytesMut::new();
-        let block = match block.capacity() {
-            // A large one has a block of its own, so that little of a shared one is left over.
-            _ if len > BLOCK / 8 => &mut own,
-            left if left < len => {
-                *block = BytesMut::with_capacity(BLOCK);
-                block
-            }
-            _ => block,
-        };
-        block.reserve(len);
-        block.extend_from_slice(key);
-        block.extend_from_slice(stored);
-        Self { head: head(key), tag, key: key.len() as u32, bytes: Some(block.split().freeze()) }
-    }
-
-    fn probe(key: &[u8], tag: Tag) -> Self {
-        let bytes = (key.len() > size_of::<Head>()).then(|| Bytes::copy_from_slice(key));
-        Self { head: head(key), tag, key: key.len() as u32, bytes }
-    }
-
-    /// Key, tag and stored value.
-    pub(super) fn parts(&self) -> (&[u8], Tag, &[u8]) {
-        let (key, stored) = self.bytes.as_deref().unwrap_or_default().split_at(self.key_len());
-        (key, self.tag, stored)
-    }
-
-    fn key_len(&self) -> usize {
-        if self.bytes.is_some() { self.key as usize } else { 0 }
-    }
-
-    fn has_key(&self, key: &[u8]) -> bool {
-        self.parts().0 == key
-    }
-}
-
-impl Ord for Versioned {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let behind = || {
-            let short = size_of::<Head>() as u32;
-            if self.key <= short && other.key <= short {
-                return self.key.cmp(&other.key);
-            }
-            order_behind_head(self.parts().0, other.parts().0)
-        };
-        self.head.cmp(&other.head).then_with(behind).then_with(|| other.tag.cmp(&self.tag))
-    }
-}
-
-impl PartialOrd for Versioned {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Versioned {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Versioned {}
+/// What a version costs beside its bytes: its place in a leaf that is three quarters full.
+const NODE: usize = size_of::<Version>() * 4 / 3;
 
 /// Bytes that are freed without a rest: about a tenth of a millisecond's work.
 const SLICE: usize = 1 << 20;
 
 /// Keys for each word of the filter: about eleven bits a key, in one word so that a question costs one access to memory.
 const FILTER_KEYS: usize = 6;
+
+/// Bytes that are copied out together at most, but for one version.
+const COPY: usize = 64 << 10;
+
+/// A version of a key: enough to find its place, and where the rest of it lies.
+#[derive(Clone, Copy, Debug)]
+struct Version {
+    head: Head,
+    tag: Tag,
+    place: Place,
+}
+
+/// The block of a version's bytes, where they begin in it, and the class of its key.
+#[derive(Clone, Copy, Debug)]
+struct Place(u64);
+
+/// The length of a key that the head holds whole; one more for any that is longer. Keys with the same head order by it.
+type Class = u8;
+
+const LONG: Class = size_of::<Head>() as Class + 1;
+
+fn class(key: &[u8]) -> Class {
+    key.len().min(LONG.into()) as Class
+}
+
+impl Place {
+    fn new(block: usize, at: usize, class: Class) -> Self {
+        Self((block as u64) << 32 | (at as u64) << 8 | u64::from(class))
+    }
+
+    fn block(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    fn at(self) -> usize {
+        (self.0 as u32 >> 8) as usize
+    }
+
+    fn class(self) -> Class {
+        self.0 as u8
+    }
+}
+
+/// Something to search for: a key, and the newest tag that counts.
+#[derive(Clone, Copy, Debug)]
+struct Probe<'k> {
+    head: Head,
+    class: Class,
+    /// What the head does not hold.
+    tail: &'k [u8],
+    tag: Tag,
+}
+
+impl<'k> Probe<'k> {
+    fn new(key: &'k [u8], tag: Tag) -> Self {
+        Self { head: head(key), class: class(key), tail: key.get(size_of::<Head>()..).unwrap_or_default(), tag }
+    }
+}
 
 /// Versions in order.
 #[derive(Debug)]
@@ -112,11 +95,125 @@ pub(super) struct Memtable {
     bytes: AtomicUsize,
 }
 
+/// **Invariant:** no leaf is empty. All leaves but the first begin with the version that `firsts` says; the first takes
+/// whatever is before the second.
 #[derive(Debug, Default)]
 struct Sorted {
-    versions: BTreeSet<Versioned>,
-    /// Where the next versions' bytes go.
-    block: BytesMut,
+    firsts: Vec<Version>,
+    leaves: Vec<Vec<Version>>,
+    /// A version's bytes are `[key length: varint,] stored length: varint, [rest of the key,] stored`; what stands in
+    /// brackets only if the head does not hold the key.
+    blocks: Vec<Vec<u8>>,
+    /// The block that takes the next bytes.
+    open: Option<usize>,
+}
+
+/// Where a version is: its leaf, and its place in that.
+type At = (usize, usize);
+
+impl Sorted {
+    /// What the head of a version does not hold of its key, and its stored value.
+    fn rest(&self, version: &Version) -> (&[u8], &[u8]) {
+        let mut bytes = &self.blocks[version.place.block()][version.place.at()..];
+        // What was written here is read here: there is no length without its bytes.
+        let mut len = || {
+            let (len, read) = read_varint(bytes).unwrap_or_default();
+            bytes = &bytes[read..];
+            len as usize
+        };
+        let tail = if version.place.class() == LONG { len() - size_of::<Head>() } else { 0 };
+        let stored = len();
+        (&bytes[..tail], &bytes[tail..tail + stored])
+    }
+
+    fn order(&self, version: &Version, probe: &Probe<'_>) -> Ordering {
+        let behind = || {
+            let class = version.place.class();
+            // A key that ends within the head comes before all that go on.
+            let key = class.cmp(&probe.class);
+            key.then_with(|| if class == LONG { self.rest(version).0.cmp(probe.tail) } else { Ordering::Equal })
+        };
+        version.head.cmp(&probe.head).then_with(behind).then_with(|| probe.tag.cmp(&version.tag))
+    }
+
+    /// The place of the first version that is not before the probe; behind the last of a leaf, if the next one begins
+    /// with it.
+    fn search(&self, probe: &Probe<'_>) -> At {
+        let before = |version: &Version| self.order(version, probe) == Ordering::Less;
+        let leaf = self.firsts.partition_point(before).saturating_sub(1);
+        (leaf, self.leaves.get(leaf).map_or(0, |leaf| leaf.partition_point(before)))
+    }
+
+    /// The place of the first version at or behind the probe, if there is one.
+    fn at_or_behind(&self, probe: &Probe<'_>) -> Option<At> {
+        let (leaf, at) = self.search(probe);
+        let here = if at < self.leaves.get(leaf)?.len() { (leaf, at) } else { (leaf + 1, 0) };
+        (here.0 < self.leaves.len()).then_some(here)
+    }
+
+    fn insert(&mut self, key: &[u8], tag: Tag, stored: &[u8]) {
+        let probe = Probe::new(key, tag);
+        let place = self.push(&probe, key.len(), stored);
+        let version = Version { head: probe.head, tag, place };
+        let last = self.leaves.last().and_then(|leaf| leaf.last());
+        if last.is_none_or(|last| self.order(last, &probe) == Ordering::Less) {
+            // In order: leaves are filled to the brim.
+            match self.leaves.last_mut() {
+                Some(leaf) if leaf.len() < LEAF => leaf.push(version),
+                _ => self.begin(self.leaves.len(), &[version]),
+            }
+            return;
+        }
+        let (mut leaf, mut at) = self.search(&probe);
+        if self.leaves[leaf].len() == LEAF {
+            let upper = self.leaves[leaf].split_off(LEAF / 2);
+            self.begin(leaf + 1, &upper);
+            if at > LEAF / 2 {
+                (leaf, at) = (leaf + 1, at - LEAF / 2);
+            }
+        }
+        self.leaves[leaf].insert(at, version);
+    }
+
+    /// Begins a leaf.
+    fn begin(&mut self, leaf: usize, versions: &[Version]) {
+        let mut all = Vec::with_capacity(LEAF);
+        all.extend_from_slice(versions);
+        self.firsts.insert(leaf, versions[0]);
+        self.leaves.insert(leaf, all);
+    }
+
+    /// Puts the bytes of a version into a block.
+    fn push(&mut self, probe: &Probe<'_>, key_len: usize, stored: &[u8]) -> Place {
+        // With two lengths of at most five bytes, because no record of the log is longer than a gibibyte.
+        let len = 10 + probe.tail.len() + stored.len();
+        let block = match self.open {
+            _ if len > BLOCK / 8 => {
+                self.blocks.push(Vec::with_capacity(len));
+                self.blocks.len() - 1
+            }
+            Some(open) if self.blocks[open].len() + len <= BLOCK => open,
+            _ => {
+                self.blocks.push(Vec::with_capacity(BLOCK));
+                *self.open.insert(self.blocks.len() - 1)
+            }
+        };
+        let bytes = &mut self.blocks[block];
+        let place = Place::new(block, bytes.len(), probe.class);
+        if probe.class == LONG {
+            push_varint(bytes, key_len as u64);
+        }
+        push_varint(bytes, stored.len() as u64);
+        bytes.extend_from_slice(probe.tail);
+        bytes.extend_from_slice(stored);
+        place
+    }
+
+    fn has_key(&self, version: &Version, probe: &Probe<'_>) -> bool {
+        version.head == probe.head
+            && version.place.class() == probe.class
+            && (probe.class < LONG || self.rest(version).0 == probe.tail)
+    }
 }
 
 impl Memtable {
@@ -126,7 +223,7 @@ impl Memtable {
         Self { sorted: RwLock::default(), filter: (0..words).map(|_| AtomicU64::new(0)).collect(), bytes: AtomicUsize::new(0) }
     }
 
-    /// What a version of so many bytes of key and value takes.
+    /// What a version of so many bytes of key and value takes, at most.
     pub(super) fn weight(bytes: usize) -> usize {
         NODE + bytes
     }
@@ -134,14 +231,13 @@ impl Memtable {
     /// Puts versions in their places. Readers see all of them or none.
     pub(super) fn insert<'a>(&self, versions: impl Iterator<Item = (&'a [u8], Tag, &'a [u8])>) {
         let mut sorted = self.sorted.write().unwrap_or_else(PoisonError::into_inner);
-        let Sorted { versions: all, block } = &mut *sorted;
         // Whoever holds the lock is the only one to change filter and size: no atomic read-modify-write is needed.
         let mut bytes = self.bytes.load(Memory::Relaxed);
         for (key, tag, stored) in versions {
             let (word, bits) = self.mark(hash(key));
             word.store(word.load(Memory::Relaxed) | bits, Memory::Relaxed);
             bytes += Self::weight(key.len() + stored.len());
-            all.insert(Versioned::new(key, tag, stored, block));
+            sorted.insert(key, tag, stored);
         }
         self.bytes.store(bytes, Memory::Relaxed);
     }
@@ -156,14 +252,17 @@ impl Memtable {
         (&self.filter[(hash >> 32) as usize & (self.filter.len() - 1)], bits)
     }
 
-    /// The newest version of a key with this hash that is not above `tag`.
-    pub(super) fn get(&self, key: &[u8], hash: u64, tag: Tag) -> Option<Versioned> {
+    /// Tag and stored value of the newest version of a key with this hash that is not above `tag`.
+    pub(super) fn get(&self, key: &[u8], hash: u64, tag: Tag) -> Option<(Tag, Vec<u8>)> {
         let (word, bits) = self.mark(hash);
         if word.load(Memory::Relaxed) & bits != bits {
             return None;
         }
-        let probe = Versioned::probe(key, tag);
-        self.read().versions.range(probe..).next().filter(|found| found.has_key(key)).cloned()
+        let probe = Probe::new(key, tag);
+        let sorted = self.read();
+        let (leaf, at) = sorted.at_or_behind(&probe)?;
+        let version = &sorted.leaves[leaf][at];
+        sorted.has_key(version, &probe).then(|| (version.tag, sorted.rest(version).1.to_vec()))
     }
 
     /// Memory in bytes, overhead included.
@@ -175,35 +274,107 @@ impl Memtable {
         self.bytes() == 0
     }
 
-    /// Up to `limit` versions from a bound on, upwards.
-    pub(super) fn after(&self, from: Bound<&Versioned>, limit: usize, into: &mut Vec<Versioned>) {
-        into.extend(self.read().versions.range((from, Bound::Unbounded)).take(limit).cloned());
+    /// Copies up to `limit` versions from a place on, upwards.
+    pub(super) fn after(&self, from: Bound<'_>, limit: usize, into: &mut Copied) {
+        let sorted = self.read();
+        let start = match from {
+            Bound::End => Some((0, 0)).filter(|_| !sorted.leaves.is_empty()),
+            Bound::At(key, tag) => sorted.at_or_behind(&Probe::new(key, tag)),
+            Bound::Beyond(key, tag) => sorted.at_or_behind(&Probe::new(key, tag)).map(|(leaf, at)| {
+                // A version stands there only once.
+                if sorted.order(&sorted.leaves[leaf][at], &Probe::new(key, tag)) == Ordering::Equal {
+                    (leaf, at + 1)
+                } else {
+                    (leaf, at)
+                }
+            }),
+        };
+        let Some((leaf, at)) = start else { return };
+        let versions = sorted.leaves[leaf..].iter().flatten().skip(at).take(limit);
+        into.copy(&sorted, versions);
     }
 
-    /// Up to `limit` versions from a bound on, downwards.
-    pub(super) fn before(&self, to: Bound<&Versioned>, limit: usize, into: &mut Vec<Versioned>) {
-        into.extend(self.read().versions.range((Bound::Unbounded, to)).rev().take(limit).cloned());
+    /// Copies up to `limit` versions in front of a place, downwards.
+    pub(super) fn before(&self, to: Bound<'_>, limit: usize, into: &mut Copied) {
+        let sorted = self.read();
+        let (leaf, at) = match to {
+            Bound::End => (sorted.leaves.len(), 0),
+            Bound::At(key, tag) | Bound::Beyond(key, tag) => sorted.search(&Probe::new(key, tag)),
+        };
+        let here = sorted.leaves.get(leaf).map_or(&[][..], |leaf| &leaf[..at]);
+        let versions = here.iter().rev().chain(sorted.leaves[..leaf].iter().rev().flat_map(|leaf| leaf.iter().rev())).take(limit);
+        into.copy(&sorted, versions);
     }
 
     /// Frees the versions, and calls `rest` now and then.
     ///
-    /// Their memory goes back to the threads that wrote them, under the lock under which these take new memory: a
-    /// hundred thousand versions in one go would keep them waiting for a tenth of a second.
+    /// Their memory goes back to the threads that wrote them, under the lock under which these take new memory: many
+    /// megabytes in one go would keep them waiting.
     pub(super) fn free(self, rest: impl Fn()) {
+        let Sorted { leaves, blocks, .. } = self.sorted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
-        for version in self.sorted.into_inner().unwrap_or_else(PoisonError::into_inner).versions {
-            freed += Self::weight(version.bytes.as_deref().map_or(0, <[u8]>::len));
-            drop(version);
+        let mut count = |bytes: usize| {
+            freed += bytes;
             if freed >= SLICE {
                 freed = 0;
                 rest();
             }
-        }
+        };
+        leaves.into_iter().for_each(|leaf| count(leaf.capacity() * size_of::<Version>()));
+        blocks.into_iter().for_each(|block| count(block.capacity()));
+    }
+}
+
+/// From where to copy versions.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound<'k> {
+    /// The first or the last of all.
+    End,
+    /// A version, or what comes next in its place.
+    At(&'k [u8], Tag),
+    /// What comes behind a version.
+    Beyond(&'k [u8], Tag),
+}
+
+/// Versions that were copied out of a memtable.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    versions: Vec<(Tag, Range<usize>, Range<usize>)>,
+    bytes: Vec<u8>,
+}
+
+impl Copied {
+    pub(super) fn clear(&mut self) {
+        self.versions.clear();
+        self.bytes.clear();
     }
 
-    /// Something to search for.
-    pub(super) fn place(key: &[u8], tag: Tag) -> Versioned {
-        Versioned::probe(key, tag)
+    pub(super) fn len(&self) -> usize {
+        self.versions.len()
+    }
+
+    /// Key, tag and stored value of one of them.
+    pub(super) fn get(&self, at: usize) -> Option<(&[u8], Tag, &[u8])> {
+        let (tag, key, stored) = self.versions.get(at)?;
+        Some((&self.bytes[key.clone()], *tag, &self.bytes[stored.clone()]))
+    }
+
+    fn copy<'v>(&mut self, sorted: &Sorted, versions: impl Iterator<Item = &'v Version>) {
+        for version in versions {
+            let [high, low] = version.head.map(u64::to_be_bytes);
+            let (tail, stored) = sorted.rest(version);
+            let key = self.bytes.len();
+            self.bytes.extend_from_slice(&high);
+            self.bytes.extend_from_slice(&low);
+            self.bytes.truncate(key + usize::from(version.place.class()).min(size_of::<Head>()));
+            self.bytes.extend_from_slice(tail);
+            let value = self.bytes.len();
+            self.bytes.extend_from_slice(stored);
+            self.versions.push((version.tag, key..value, value..self.bytes.len()));
+            if self.bytes.len() >= COPY {
+                return;
+            }
+        }
     }
 }
 
@@ -217,6 +388,25 @@ mod tests {
 
     fn tag(seq: u64) -> Tag {
         Tag::new(seq, Kind::Value, false)
+    }
+
+    /// Key and sequence number of a version, and its value.
+    type Whole = ((Vec<u8>, Reverse<u64>), Vec<u8>);
+
+    /// All versions, copied out so many at a time.
+    fn walk(table: &Memtable, step: fn(&Memtable, Bound<'_>, usize, &mut Copied), limit: usize) -> Vec<Whole> {
+        let (mut all, mut copied) = (Vec::<Whole>::new(), Copied::default());
+        loop {
+            let from = all.last().map_or(Bound::End, |((key, seq), _)| Bound::Beyond(key, tag(seq.0)));
+            step(table, from, limit, &mut copied);
+            if copied.len() == 0 {
+                return all;
+            }
+            assert!(copied.bytes.len() < COPY + BLOCK, "more than is copied together");
+            let whole = |(key, tag, value): (&[u8], Tag, &[u8])| ((key.to_vec(), Reverse(tag.seq())), value.to_vec());
+            all.extend((0..copied.len()).filter_map(|at| copied.get(at)).map(whole));
+            copied.clear();
+        }
     }
 
     proptest! {
@@ -233,25 +423,16 @@ mod tests {
                 model.insert((key.clone(), Reverse(seq)), value);
             }
             let wanted: Vec<_> = model.into_iter().collect();
-            let whole = |v: &Versioned| {
-                let (key, tag, value) = v.parts();
-                ((key.to_vec(), Reverse(tag.seq())), value.to_vec())
-            };
-            let (mut forward, mut backward) = (Vec::new(), Vec::new());
-            while forward.len() < keys.len() {
-                let last: Option<Versioned> = forward.last().cloned();
-                table.after(last.as_ref().map_or(Bound::Unbounded, Bound::Excluded), chunk, &mut forward);
+            prop_assert_eq!(&walk(&table, Memtable::after, chunk), &wanted[..]);
+            prop_assert!(walk(&table, Memtable::before, chunk).iter().eq(wanted.iter().rev()));
+            for ((key, seq), value) in &wanted {
+                let mut at = Copied::default();
+                table.after(Bound::At(key, tag(seq.0)), 1, &mut at);
+                prop_assert_eq!(at.get(0), Some((&key[..], tag(seq.0), &value[..])));
             }
-            while backward.len() < keys.len() {
-                let last: Option<Versioned> = backward.last().cloned();
-                table.before(last.as_ref().map_or(Bound::Unbounded, Bound::Excluded), chunk, &mut backward);
-            }
-            backward.reverse();
-            prop_assert_eq!(forward.iter().map(whole).collect::<Vec<_>>(), &wanted[..]);
-            prop_assert_eq!(backward.iter().map(whole).collect::<Vec<_>>(), &wanted[..]);
             for (n, key) in keys.iter().enumerate() {
                 let newest = keys[..=n].iter().rposition(|k| k == key).unwrap() as u64 + 1;
-                let found = table.get(key, hash(key), Tag::newest_of(n as u64 + 1)).map(|v| v.parts().1.seq());
+                let found = table.get(key, hash(key), Tag::newest_of(n as u64 + 1)).map(|(tag, _)| tag.seq());
                 prop_assert_eq!(found, Some(newest));
                 prop_assert_eq!(table.get(&[9], hash(&[9]), Tag::newest_of(9)), None);
             }
@@ -259,15 +440,36 @@ mod tests {
     }
 
     #[test]
-    fn freeing_rests_behind_each_slice_and_leaves_what_a_reader_holds() {
+    fn freeing_rests_behind_each_slice() {
         let table = Memtable::new(1 << 20);
         let keys: Vec<_> = (0..20u8).map(|n| [n]).collect();
         table.insert(keys.iter().map(|key| (&key[..], tag(1), &[7; SLICE / 4][..])));
-        let held = table.get(&keys[0], hash(&keys[0]), Tag::newest_of(1)).unwrap();
         let rests = std::cell::Cell::new(0);
         table.free(|| rests.set(rests.get() + 1));
-        assert_eq!((rests.get(), held.parts().2.len()), (5, SLICE / 4));
-        assert!(held.bytes.as_ref().is_some_and(Bytes::is_unique));
+        assert_eq!(rests.get(), 5);
+    }
+
+    #[test]
+    fn many_leaves_and_blocks_hold_what_was_put_into_them() {
+        let table = Memtable::new(1 << 20);
+        let count = 40 * LEAF as u32;
+        // In order, in reverse, and both mixed: by turns at the end, at the start and between.
+        let places = (0..count).map(|n| match n % 3 {
+            0 => n,
+            1 => count - n,
+            _ => n.wrapping_mul(0x9e37_79b1) % count,
+        });
+        let mut model = BTreeMap::new();
+        for (seq, place) in (1..).zip(places) {
+            // Keys that the head holds, keys with the same head, and values that need a block of their own.
+            let key = format!("{:0width$}", place, width = [8, 20][place as usize % 2]);
+            let value = vec![seq as u8; if seq % 500 == 0 { BLOCK / 4 } else { seq as usize % 200 }];
+            table.insert(std::iter::once((key.as_bytes(), tag(seq), &value[..])));
+            model.insert((key.into_bytes(), Reverse(seq)), value);
+        }
+        assert!(walk(&table, Memtable::after, usize::MAX) == model.into_iter().collect::<Vec<_>>());
+        let sorted = table.read();
+        assert!(sorted.leaves.len() > 40 && sorted.leaves.iter().all(|leaf| (1..=LEAF).contains(&leaf.len())));
     }
 
     #[test]
@@ -285,10 +487,10 @@ mod tests {
             }
             let mut met = 0;
             while met < 2 * writes as usize {
-                let mut all = Vec::new();
-                table.after(Bound::Unbounded, usize::MAX, &mut all);
+                let mut all = Copied::default();
+                table.after(Bound::End, usize::MAX, &mut all);
                 met = all.len();
-                assert!(met.is_multiple_of(2) && all.iter().all(|v| v.parts().0 == v.parts().2));
+                assert!(met.is_multiple_of(2) && (0..met).filter_map(|at| all.get(at)).all(|(key, _, value)| key == value));
             }
         });
     }

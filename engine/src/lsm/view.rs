@@ -32,10 +32,7 @@ impl View {
         let memories = std::iter::once(&self.active).chain(&self.immutable);
         let found = memories.filter(|m| !m.table.is_empty()).find_map(|m| m.table.get(key, hash, tag));
         match found {
-            Some(found) => {
-                let (_, tag, stored) = found.parts();
-                show(tag, stored)
-            }
+            Some((tag, stored)) => show(tag, &stored),
             None => self.version.get(key, hash, tag, &mut show)?.unwrap_or(Ok(None)),
         }
     }
