@@ -83,6 +83,7 @@ impl Iter {
     fn find(&mut self) -> Result<bool> {
         if !self.begun {
             self.begun = true;
+            self.core.scanned(&self.view.version);
             self.place()?;
             return if self.direction == Direction::Forward { self.forward(false) } else { self.reverse() };
         }

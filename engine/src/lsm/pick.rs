@@ -111,6 +111,19 @@ pub(super) fn pending(levels: &Levels, shape: &Shape) -> u64 {
     level0 + (1..LEVELS - 1).map(above).sum::<u64>()
 }
 
+/// Bytes whose compaction costs as much as one scan's visit to one table: LevelDB measured 40 KB for a seek and reckons
+/// with this, to be on the safe side (`version_set.cc`).
+const VISIT: u64 = 16 << 10;
+
+/// Empties level 0 when scans have spent as much on its tables as that costs. Gets have filters, but a scan has to look
+/// into each of them.
+pub(super) fn for_scans(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>, scans: u64) -> Option<Task> {
+    let task = from_level0(levels, shape, &Targets::new(levels, shape), busy)?;
+    let bytes: u64 = levels.all().filter(|t| task.inputs.contains(&t.number)).map(|t| t.size).sum();
+    let fewer = levels.tables[0].len() + usize::from(!levels.tables[task.output].is_empty()) > 1;
+    (fewer && scans.saturating_mul(levels.tables[0].len() as u64 * VISIT) >= bytes).then_some(task)
+}
+
 fn from_level0(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>) -> Option<Task> {
     // Tables of level 0 overlap: one that stayed would hide newer versions, so they go together.
     let tables = &levels.tables[0];
@@ -222,6 +235,19 @@ mod tests {
         let task = pick(&tree, &SHAPE, &BTreeSet::new()).unwrap();
         assert_eq!((task.inputs, task.output), (vec![2, 1, 3], 6));
         assert_eq!(pick(&tree, &SHAPE, &BTreeSet::from([3])), None);
+    }
+
+    #[test]
+    fn scans_empty_level_0_when_they_have_spent_as_much() {
+        let one = [(0, table(1, 3 * VISIT, (0, 9)))];
+        let below = [(6, table(2, VISIT, (5, 6))), (6, table(3, 9 * VISIT, (10, 30)))];
+        let shape = Shape { base_size: 1 << 20, ..SHAPE };
+        let due = |tables: &[(usize, TableMeta)], scans| for_scans(&levels(tables), &shape, &BTreeSet::new(), scans);
+        assert_eq!(due(&[&one[..], &below].concat(), 3), None);
+        assert_eq!(due(&[&one[..], &below].concat(), 4).unwrap().inputs, [1, 2]);
+        assert_eq!(due(&[&one[..], &[(0, table(4, VISIT, (0, 9)))], &below].concat(), 3).unwrap().inputs, [4, 1, 2]);
+        // Nothing would be gained.
+        assert_eq!((due(&one, u64::MAX), due(&below, u64::MAX)), (None, None));
     }
 
     #[test]

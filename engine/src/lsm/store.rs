@@ -32,6 +32,9 @@ use std::time::Duration;
 
 /// How long a write rests for each table of level 0 too many.
 const SLOW: Duration = Duration::from_micros(50);
+/// After so many scans a worker looks whether they are worth a compaction.
+const SCANS: u64 = 256;
+
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
 /// How long a stalled write waits before it looks again.
@@ -523,9 +526,20 @@ impl Core {
         if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| idle.checked_sub(1)).is_err() {
             return Ok(false);
         }
-        let done = self.compact_one(pick::pick);
+        let scans = self.view.load().version.scans.load(Ordering::Relaxed);
+        let pick = |levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>| {
+            pick::pick(levels, shape, busy).or_else(|| pick::for_scans(levels, shape, busy, scans))
+        };
+        let done = self.compact_one(pick);
         self.idle.fetch_add(1, Ordering::AcqRel);
         done
+    }
+
+    /// Notes that a scan begins, which has to look into each table of level 0.
+    pub(super) fn scanned(&self, version: &Version) {
+        if !version.tables[0].is_empty() && version.scans.fetch_add(1, Ordering::Relaxed) % SCANS == SCANS - 1 {
+            self.bell.ring();
+        }
     }
 
     /// Picks a compaction and makes it; whether there was one.

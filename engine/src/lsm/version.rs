@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Levels of a store.
 pub(super) const LEVELS: usize = 7;
@@ -187,6 +188,8 @@ pub(super) struct Version {
     pub(super) levels: Levels,
     pub(super) tables: Vec<Vec<Arc<Table>>>,
     pub(super) values: BTreeMap<u64, Arc<ValueFile>>,
+    /// Scans that looked into these tables.
+    pub(super) scans: AtomicU64,
 }
 
 impl Version {
@@ -205,7 +208,7 @@ impl Version {
             (*number, file)
         };
         let values = levels.values.iter().map(value).collect();
-        Self { levels, tables, values }
+        Self { levels, tables, values, scans: AtomicU64::new(0) }
     }
 
     /// Marks the files that only `before` has: they go when nobody reads them any more.

@@ -894,6 +894,27 @@ fn background_threads_flush_and_compact_by_themselves() {
     store.verify().unwrap();
 }
 
+/// A scan looks into each table of level 0, so enough of them are worth a compaction that is not due otherwise.
+#[test]
+fn scans_have_level_0_emptied() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..50).for_each(|n| store.put(&key(n), b"old").unwrap());
+    store.flush().unwrap();
+    store.compact().unwrap();
+    (10..20).for_each(|n| store.put(&key(n), b"new").unwrap());
+    store.flush().unwrap();
+    let level_0 = || {
+        store.maintain(std::time::Duration::ZERO).unwrap();
+        store.stats().levels[0].tables
+    };
+    (0..50).for_each(|n| drop(store.get(&key(n)).unwrap()));
+    assert_eq!(level_0(), 1, "gets have filters");
+    let before = all(&store);
+    assert_eq!(level_0(), 0);
+    assert_eq!((all(&store), store.stats().levels[0].tables), (before, 0));
+}
+
 #[test]
 fn reads_that_miss_touch_no_block() {
     let fs = MemFs::new();

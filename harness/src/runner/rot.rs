@@ -8,7 +8,7 @@
 use super::power::campaign::Floors;
 use super::power::record::{HOME, Opener, Pace, Recording, files, record, steps};
 use super::power::recover::recover;
-use crate::crash::{Layout, Mark, Model, View};
+use crate::crash::{Layout, Mark, Model, Op, Trace, View};
 use crate::oracle::kv::Written;
 use crate::oracle::{Judge, queue};
 use crate::result::{Crash, FaultCounts, Finding, Role, Verdict};
@@ -85,6 +85,21 @@ fn written(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
+/// Where the last write to a file of these bytes began, if it was shorter than a block; else its last byte. A block that reaches
+/// so far leaves no whole record behind itself that could tell what is missing.
+fn last_write(trace: &Trace, bytes: &[u8]) -> usize {
+    let end = written(bytes);
+    let began = trace.calls.iter().rev().find_map(|call| match &call.op {
+        Op::Write { offset, bytes: last, .. } => {
+            let at = usize::try_from(*offset).ok()?;
+            let stands = at < end && at + last.len() >= end && bytes.get(at..at + last.len()) == Some(last);
+            (stands && last.len() < BLOCK).then_some(at)
+        }
+        _ => None,
+    });
+    began.unwrap_or(end.saturating_sub(1))
+}
+
 fn block(bytes: &[u8], at: usize) -> &[u8] {
     &bytes[at.min(bytes.len())..(at + BLOCK).min(bytes.len())]
 }
@@ -119,6 +134,7 @@ pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bo
         for file in 0..specimen.files.len() {
             let (path, bytes) = &specimen.files[file];
             let older = specimen.older.iter().find(|(p, _)| p == path).map_or(&[][..], |(_, bytes)| bytes);
+            let last = last_write(&recording.trace, bytes);
             for damage in Damage::all(bytes, older) {
                 if crash.cases.is_multiple_of(500) && !go_on() {
                     return (crash, worst.max(Verdict::NotMeasured), None);
@@ -127,7 +143,7 @@ pub fn run(cell: &CellPlan, subject: &dyn Subject, go_on: &mut dyn FnMut() -> bo
                 damaged[file].1 = damage.apply(bytes, older);
                 let name = format!("{}-{}", damage.name(), specimen.name);
                 let counts = crash.faults.entry(name.clone()).or_default();
-                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, (damage, written(bytes)), counts);
+                let (verdict, words) = judge(&opener, &recording, &specimen, damaged, (damage, last), counts);
                 crash.cases += 1;
                 worst = worst.max(verdict);
                 if verdict > Verdict::NotMeasured {
@@ -207,7 +223,7 @@ fn judge(
     recording: &Recording,
     specimen: &Specimen,
     damaged: Vec<(PathBuf, Vec<u8>)>,
-    (damage, written): (Damage, usize),
+    (damage, last): (Damage, usize),
     counts: &mut FaultCounts,
 ) -> (Verdict, String) {
     counts.cases += 1;
@@ -237,7 +253,7 @@ fn judge(
         return (Verdict::Survived, String::new());
     }
     // With its tail a file loses the records that tell what was synced; a tail that is older than the rest too.
-    let tail = matches!(damage, Damage::Cut(_)) || matches!(damage, Damage::Stale(at) if at + BLOCK >= written);
+    let tail = matches!(damage, Damage::Cut(_)) || matches!(damage, Damage::Stale(at) if at + BLOCK > last);
     let nothing: Vec<Vec<Option<u64>>> = recording.writes.iter().map(|client| vec![None; client.len()]).collect();
     let floors = if tail { &nothing } else { &specimen.covered };
     let found = Judge::new(&recording.base, &recording.writes, floors, opener.subject.keeps_prefix()).judge(&contents, u64::MAX);
@@ -268,9 +284,27 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crash::Call;
 
     #[test]
     fn room_made_in_advance_is_not_written() {
         assert_eq!([written(b""), written(b"\0\0"), written(b"a\0b"), written(b"a\0b\0\0")], [0, 0, 3, 3]);
+    }
+
+    #[test]
+    fn the_last_write_is_that_which_the_file_ends_with() {
+        let write = |offset, bytes: &[u8]| Call {
+            op: Op::Write { file: 0, offset, bytes: bytes.to_vec() },
+            begun: 0,
+            ended: Some(1),
+            ok: true,
+        };
+        let long = [7; BLOCK];
+        let calls = vec![write(0, b"header"), write(6, b"one"), write(9, b"two"), write(9, &long)];
+        let trace = Trace { calls, ..Trace::default() };
+        let last = |bytes: &[u8]| last_write(&trace, bytes);
+        assert_eq!([last(b"headeronetwo\0\0"), last(b"headerone\0"), last(b"headersix")], [9, 6, 9]);
+        // A long one may hold records that tell of those before them.
+        assert_eq!(last(&[&b"headerone"[..], &long].concat()), 9 + BLOCK - 1);
     }
 }
