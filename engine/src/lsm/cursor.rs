@@ -63,10 +63,12 @@ impl MemtableCursor {
             self.at += 1;
             return;
         }
-        let Some((key, tag, _)) = self.chunk.get(self.at) else { return };
+        if self.chunk.len() == 0 {
+            return;
+        }
         let limit = if direction == self.direction { (2 * self.chunk.len()).clamp(CHUNK.0, CHUNK.1) } else { CHUNK.0 };
         self.spare.clear();
-        copy(&self.memory, Bound::Beyond(key, tag), direction, limit, &mut self.spare);
+        copy(&self.memory, Bound::Behind(&self.chunk, self.at), direction, limit, &mut self.spare);
         std::mem::swap(&mut self.chunk, &mut self.spare);
         (self.at, self.direction) = (0, direction);
     }
@@ -96,7 +98,7 @@ impl Cursor for MemtableCursor {
     }
 
     fn seek_before(&mut self, key: &[u8], tag: Tag) -> Result<()> {
-        self.fill(Bound::Beyond(key, tag), Direction::Reverse);
+        self.fill(Bound::At(key, tag), Direction::Reverse);
         Ok(())
     }
 

@@ -106,6 +106,8 @@ struct Sorted {
     blocks: Vec<Vec<u8>>,
     /// The block that takes the next bytes.
     open: Option<usize>,
+    /// Inserts so far: places that were found before another one mean nothing.
+    changes: u64,
 }
 
 /// Where a version is: its leaf, and its place in that.
@@ -124,6 +126,10 @@ impl Sorted {
         let tail = if version.place.class() == LONG { len() - size_of::<Head>() } else { 0 };
         let stored = len();
         (&bytes[..tail], &bytes[tail..tail + stored])
+    }
+
+    fn first_byte(&self, version: &Version) -> u8 {
+        self.blocks[version.place.block()][version.place.at()]
     }
 
     fn order(&self, version: &Version, probe: &Probe<'_>) -> Ordering {
@@ -151,7 +157,34 @@ impl Sorted {
         (here.0 < self.leaves.len()).then_some(here)
     }
 
+    /// The place behind one that was copied.
+    fn behind(&self, copied: &Copied, at: usize) -> Option<At> {
+        if let Some((changes, next)) = copied.next
+            && changes == self.changes
+            && at + 1 == copied.len()
+        {
+            return Some(next).filter(|(leaf, _)| *leaf < self.leaves.len());
+        }
+        let (key, tag, _) = copied.get(at)?;
+        let probe = Probe::new(key, tag);
+        let here = self.at_or_behind(&probe)?;
+        // Versions are never taken out, so it is still there.
+        Some(self.onward(here, 1)).filter(|(leaf, _)| *leaf < self.leaves.len())
+    }
+
+    /// The place so many versions further; the start of a leaf rather than the end of the one before.
+    fn onward(&self, (mut leaf, mut at): At, by: usize) -> At {
+        at += by;
+        while let Some(len) = self.leaves.get(leaf).map(Vec::len)
+            && at >= len
+        {
+            (leaf, at) = (leaf + 1, at - len);
+        }
+        (leaf, at)
+    }
+
     fn insert(&mut self, key: &[u8], tag: Tag, stored: &[u8]) {
+        self.changes += 1;
         let probe = Probe::new(key, tag);
         let place = self.push(&probe, key.len(), stored);
         let version = Version { head: probe.head, tag, place };
@@ -280,18 +313,11 @@ impl Memtable {
         let start = match from {
             Bound::End => Some((0, 0)).filter(|_| !sorted.leaves.is_empty()),
             Bound::At(key, tag) => sorted.at_or_behind(&Probe::new(key, tag)),
-            Bound::Beyond(key, tag) => sorted.at_or_behind(&Probe::new(key, tag)).map(|(leaf, at)| {
-                // A version stands there only once.
-                if sorted.order(&sorted.leaves[leaf][at], &Probe::new(key, tag)) == Ordering::Equal {
-                    (leaf, at + 1)
-                } else {
-                    (leaf, at)
-                }
-            }),
+            Bound::Behind(copied, at) => sorted.behind(copied, at),
         };
         let Some((leaf, at)) = start else { return };
-        let versions = sorted.leaves[leaf..].iter().flatten().skip(at).take(limit);
-        into.copy(&sorted, versions);
+        into.copy(&sorted, sorted.leaves[leaf..].iter().flatten().skip(at).take(limit));
+        into.next = Some((sorted.changes, sorted.onward((leaf, at), into.len())));
     }
 
     /// Copies up to `limit` versions in front of a place, downwards.
@@ -299,7 +325,8 @@ impl Memtable {
         let sorted = self.read();
         let (leaf, at) = match to {
             Bound::End => (sorted.leaves.len(), 0),
-            Bound::At(key, tag) | Bound::Beyond(key, tag) => sorted.search(&Probe::new(key, tag)),
+            Bound::At(key, tag) => sorted.search(&Probe::new(key, tag)),
+            Bound::Behind(copied, at) => copied.get(at).map_or((0, 0), |(key, tag, _)| sorted.search(&Probe::new(key, tag))),
         };
         let here = sorted.leaves.get(leaf).map_or(&[][..], |leaf| &leaf[..at]);
         let versions = here.iter().rev().chain(sorted.leaves[..leaf].iter().rev().flat_map(|leaf| leaf.iter().rev())).take(limit);
@@ -328,12 +355,12 @@ impl Memtable {
 /// From where to copy versions.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Bound<'k> {
-    /// The first or the last of all.
+    /// From the first, or the last, of all.
     End,
-    /// A version, or what comes next in its place.
+    /// From a version on, or from what comes in its place; downwards from what is before it.
     At(&'k [u8], Tag),
-    /// What comes behind a version.
-    Beyond(&'k [u8], Tag),
+    /// From what comes behind one that was copied, on the way.
+    Behind(&'k Copied, usize),
 }
 
 /// Versions that were copied out of a memtable.
@@ -341,12 +368,15 @@ pub(super) enum Bound<'k> {
 pub(super) struct Copied {
     versions: Vec<(Tag, Range<usize>, Range<usize>)>,
     bytes: Vec<u8>,
+    /// Where what follows upwards stood when the memtable had seen so many changes.
+    next: Option<(u64, At)>,
 }
 
 impl Copied {
     pub(super) fn clear(&mut self) {
         self.versions.clear();
         self.bytes.clear();
+        self.next = None;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -359,7 +389,9 @@ impl Copied {
         Some((&self.bytes[key.clone()], *tag, &self.bytes[stored.clone()]))
     }
 
-    fn copy<'v>(&mut self, sorted: &Sorted, versions: impl Iterator<Item = &'v Version>) {
+    fn copy<'v>(&mut self, sorted: &Sorted, versions: impl Iterator<Item = &'v Version> + Clone) {
+        // Their bytes lie scattered: asked for together, they come together.
+        std::hint::black_box(versions.clone().fold(0, |all, version| all ^ sorted.first_byte(version)));
         for version in versions {
             let [high, low] = version.head.map(u64::to_be_bytes);
             let (tail, stored) = sorted.rest(version);
@@ -383,6 +415,7 @@ mod tests {
     use super::super::entry::Kind;
     use super::*;
     use proptest::prelude::*;
+    use std::cell::Cell;
     use std::cmp::Reverse;
     use std::collections::BTreeMap;
 
@@ -393,19 +426,25 @@ mod tests {
     /// Key and sequence number of a version, and its value.
     type Whole = ((Vec<u8>, Reverse<u64>), Vec<u8>);
 
-    /// All versions, copied out so many at a time.
-    fn walk(table: &Memtable, step: fn(&Memtable, Bound<'_>, usize, &mut Copied), limit: usize) -> Vec<Whole> {
-        let (mut all, mut copied) = (Vec::<Whole>::new(), Copied::default());
+    /// All versions, copied out so many at a time; `between` is called before each.
+    fn walk(
+        table: &Memtable,
+        step: fn(&Memtable, Bound<'_>, usize, &mut Copied),
+        limit: usize,
+        between: impl Fn(),
+    ) -> Vec<Whole> {
+        let (mut all, mut last) = (Vec::<Whole>::new(), Copied::default());
         loop {
-            let from = all.last().map_or(Bound::End, |((key, seq), _)| Bound::Beyond(key, tag(seq.0)));
-            step(table, from, limit, &mut copied);
+            between();
+            let mut copied = Copied::default();
+            step(table, last.len().checked_sub(1).map_or(Bound::End, |at| Bound::Behind(&last, at)), limit, &mut copied);
             if copied.len() == 0 {
                 return all;
             }
             assert!(copied.bytes.len() < COPY + BLOCK, "more than is copied together");
             let whole = |(key, tag, value): (&[u8], Tag, &[u8])| ((key.to_vec(), Reverse(tag.seq())), value.to_vec());
             all.extend((0..copied.len()).filter_map(|at| copied.get(at)).map(whole));
-            copied.clear();
+            last = copied;
         }
     }
 
@@ -423,12 +462,23 @@ mod tests {
                 model.insert((key.clone(), Reverse(seq)), value);
             }
             let wanted: Vec<_> = model.into_iter().collect();
-            prop_assert_eq!(&walk(&table, Memtable::after, chunk), &wanted[..]);
-            prop_assert!(walk(&table, Memtable::before, chunk).iter().eq(wanted.iter().rev()));
+            prop_assert_eq!(&walk(&table, Memtable::after, chunk, || ()), &wanted[..]);
+            prop_assert!(walk(&table, Memtable::before, chunk, || ()).iter().eq(wanted.iter().rev()));
             for ((key, seq), value) in &wanted {
                 let mut at = Copied::default();
                 table.after(Bound::At(key, tag(seq.0)), 1, &mut at);
                 prop_assert_eq!(at.get(0), Some((&key[..], tag(seq.0), &value[..])));
+            }
+            // Newer versions come in front of those that were there, and places move.
+            let newer = Cell::new(keys.len() as u64);
+            let write = || {
+                newer.set(newer.get() + 1);
+                let key = &keys[newer.get() as usize % keys.len()];
+                table.insert(std::iter::once((&key[..], tag(newer.get()), &[][..])));
+            };
+            if !keys.is_empty() {
+                let old = |(at, _): &Whole| at.1.0 <= keys.len() as u64;
+                prop_assert!(walk(&table, Memtable::after, chunk, write).into_iter().filter(old).eq(wanted));
             }
             for (n, key) in keys.iter().enumerate() {
                 let newest = keys[..=n].iter().rposition(|k| k == key).unwrap() as u64 + 1;
@@ -444,7 +494,7 @@ mod tests {
         let table = Memtable::new(1 << 20);
         let keys: Vec<_> = (0..20u8).map(|n| [n]).collect();
         table.insert(keys.iter().map(|key| (&key[..], tag(1), &[7; SLICE / 4][..])));
-        let rests = std::cell::Cell::new(0);
+        let rests = Cell::new(0);
         table.free(|| rests.set(rests.get() + 1));
         assert_eq!(rests.get(), 5);
     }
@@ -467,7 +517,7 @@ mod tests {
             table.insert(std::iter::once((key.as_bytes(), tag(seq), &value[..])));
             model.insert((key.into_bytes(), Reverse(seq)), value);
         }
-        assert!(walk(&table, Memtable::after, usize::MAX) == model.into_iter().collect::<Vec<_>>());
+        assert!(walk(&table, Memtable::after, usize::MAX, || ()) == model.into_iter().collect::<Vec<_>>());
         let sorted = table.read();
         assert!(sorted.leaves.len() > 40 && sorted.leaves.iter().all(|leaf| (1..=LEAF).contains(&leaf.len())));
     }
