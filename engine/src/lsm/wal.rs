@@ -71,8 +71,8 @@ impl Link {
     }
 }
 
-/// Bytes by which a segment grows: ten thousands of writes, and little room that stays unused.
-const ROOM: usize = 8 << 20;
+/// Bytes by which a segment grows: ten thousand writes, and little room that stays unused.
+const ROOM: usize = 2 << 20;
 
 /// By how much the segment of a memtable of so many bytes grows, and how long it is from the start.
 fn room(size: usize) -> u64 {

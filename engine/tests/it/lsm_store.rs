@@ -894,6 +894,23 @@ fn background_threads_flush_and_compact_by_themselves() {
     store.verify().unwrap();
 }
 
+#[test]
+fn what_was_read_of_a_table_goes_with_it() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..100).for_each(|n| store.put(&key(n), &[b'x'; 100]).unwrap());
+    store.flush().unwrap();
+    let whole = all(&store);
+    let cached = store.stats().cached_blocks;
+    assert!(cached > 8_000, "{cached}");
+    store.compact().unwrap();
+    // Nobody reads the old table any more once the store has looked whether somebody does.
+    store.maintain(std::time::Duration::ZERO).unwrap();
+    assert_eq!(store.stats().cached_blocks, 0);
+    assert_eq!(all(&store), whole);
+    assert_eq!(store.stats().cached_blocks, cached);
+}
+
 /// A scan looks into each table of level 0, so enough of them are worth a compaction that is not due otherwise.
 #[test]
 fn scans_have_level_0_emptied() {

@@ -55,6 +55,14 @@ impl Caches {
         self.indexes.set_capacity(indexes);
     }
 
+    /// Lets go of what was read of a table: nobody asks for it again, and it would take others' place until it is old.
+    fn forget(&self, table: u64) {
+        let Some((_, directory)) = self.indexes.remove(&table) else { return };
+        for handle in &directory.handles {
+            self.blocks.remove(&(table, handle.offset));
+        }
+    }
+
     /// Hits and misses of blocks, and bytes held by blocks and by indexes.
     pub(in crate::lsm) fn usage(&self) -> (u64, u64, u64, u64) {
         (self.blocks.hits(), self.blocks.misses(), self.blocks.weight(), self.indexes.weight())
@@ -114,7 +122,7 @@ pub(in crate::lsm) struct Table {
 impl Drop for Table {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Acquire) {
-            self.caches.indexes.remove(&self.meta.number);
+            self.caches.forget(self.meta.number);
             // What stays is removed when the store is opened next: the manifest does not name it.
             let _ = self.fs.remove(&self.path);
         }
