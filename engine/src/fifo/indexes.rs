@@ -18,6 +18,10 @@ impl Indexes {
 
     /// The range that an index lies in.
     pub(super) fn range_of(&self, index: u64) -> Option<Range<u64>> {
+        // Mostly it is asked for what is about to be taken out, behind all that was.
+        if index >= self.end() {
+            return None;
+        }
         let (start, end) = self.ranges.range(..=index).next_back()?;
         (index < *end).then_some(*start..*end)
     }
@@ -63,6 +67,12 @@ impl Indexes {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
+        // Nothing behind it, right behind the last range: what is taken out in order lengthens that.
+        if let Some(mut last) = self.ranges.last_entry().filter(|last| *last.get() == start) {
+            self.count += end - start;
+            *last.get_mut() = end;
+            return;
+        }
         let before = self.ranges.range(..=start).next_back().map(|(s, e)| (*s, *e));
         if let Some((s, e)) = before.filter(|(_, e)| *e >= start) {
             start = s;

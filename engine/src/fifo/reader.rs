@@ -292,7 +292,8 @@ impl Reading {
             drop(state);
             return self.settle(0, level).map(|()| None);
         };
-        let position = self.delete_range(&mut state, entry.index..entry.index + 1, level)?;
+        let taken = entry.index..entry.index + 1;
+        let position = self.delete_ranges(&mut state, std::slice::from_ref(&taken), level)?;
         drop(state);
         self.settle(position, level)?;
         Ok(Some(entry))
@@ -419,47 +420,41 @@ impl Reading {
             return Ok(0);
         }
         let gone = range.end - range.start - state.deleted.count_in(range.clone());
-        let position = self.delete_range(&mut state, range, level)?;
+        let position = self.delete_ranges(&mut state, &[range], level)?;
         drop(state);
         self.settle(position, level)?;
         Ok(gone)
     }
 
     fn delete_all(&self, state: &mut State, indexes: impl Iterator<Item = u64>, level: Durability) -> Result<u64> {
-        let mut ranges = Indexes::default();
-        indexes.for_each(|index| ranges.insert(index..index + 1));
-        self.delete_ranges(state, ranges, level)
+        let mut all = Indexes::default();
+        indexes.for_each(|index| all.insert(index..index + 1));
+        self.delete_ranges(state, &all.ranges().collect::<Vec<_>>(), level)
     }
 
-    fn delete_range(&self, state: &mut State, range: Range<u64>, level: Durability) -> Result<u64> {
-        let mut ranges = Indexes::default();
-        ranges.insert(range);
-        self.delete_ranges(state, ranges, level)
-    }
-
-    /// Writes a delete, then believes it; the position to wait for.
-    fn delete_ranges(&self, state: &mut State, ranges: Indexes, level: Durability) -> Result<u64> {
+    /// Writes a delete of these ranges, which ascend, then believes it; the position to wait for.
+    fn delete_ranges(&self, state: &mut State, ranges: &[Range<u64>], level: Durability) -> Result<u64> {
         self.deletes.check()?;
-        if ranges.count() == 0 {
+        if ranges.is_empty() {
             return Ok(0);
         }
         if self.options.sync.raise(level) == Durability::Async {
-            for range in ranges.ranges() {
+            for range in ranges {
                 state.buffered.insert(range.clone());
-                forget(state, range);
+                forget(state, range.clone());
             }
             return if state.buffered.count() >= BUFFER { self.flush_deletes(state) } else { Ok(0) };
         }
         let position = if state.buffered.count() == 0 {
-            self.deletes.append(DELETE, &encode_deletes(ranges.ranges()))?.position
+            self.deletes.append(DELETE, &encode_deletes(ranges.iter().cloned()))?.position
         } else {
             let mut all = state.buffered.clone();
-            ranges.ranges().for_each(|range| all.insert(range));
+            ranges.iter().for_each(|range| all.insert(range.clone()));
             let written = self.deletes.append(DELETE, &encode_deletes(all.ranges()))?;
             state.buffered = Indexes::default();
             written.position
         };
-        ranges.ranges().for_each(|range| forget(state, range));
+        ranges.iter().for_each(|range| forget(state, range.clone()));
         Ok(position)
     }
 

@@ -142,7 +142,8 @@ impl Link {
 
 /// The body of a record that deletes these ranges, which ascend.
 pub(super) fn encode_deletes(ranges: impl IntoIterator<Item = Range<u64>>) -> Vec<u8> {
-    let (mut body, mut end) = (Vec::new(), 0);
+    // Room for one range, which most have.
+    let (mut body, mut end) = (Vec::with_capacity(20), 0);
     for range in ranges {
         push_varint(&mut body, range.start - end);
         push_varint(&mut body, range.end - range.start);
