@@ -4,13 +4,14 @@
 use super::cursor::Merge;
 use super::entry::{Kind, Tag, push_expiry, unpack};
 use super::options::Options;
-use super::sstable::{self, TableBuilder};
+use super::sstable::{self, Caches, TableBuilder};
 use super::value_log::{self, Pointer, ValueBuilder};
 use super::version::TableMeta;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Which versions a reader may still ask for.
 pub(super) struct Rules<'a> {
@@ -59,6 +60,8 @@ pub(super) struct Place<'a> {
     pub(super) fs: &'a dyn Fs,
     pub(super) dir: &'a Path,
     pub(super) options: &'a Options,
+    /// Where the tables' blocks go too, if those of their inputs were there.
+    pub(super) caches: Option<Arc<Caches>>,
     /// Gives away file numbers.
     pub(super) number: &'a dyn Fn() -> u64,
     /// Whether to give up, because the store is closing.
@@ -179,7 +182,13 @@ impl Output<'_> {
             none => {
                 let number = (self.place.number)();
                 self.begun.push(sstable::path(self.place.dir, number));
-                none.insert(TableBuilder::create(self.place.fs, self.place.dir, number, self.place.options)?)
+                none.insert(TableBuilder::create(
+                    self.place.fs,
+                    self.place.dir,
+                    number,
+                    self.place.options,
+                    self.place.caches.clone(),
+                )?)
             }
         };
         table.add(key, tag, stored)
