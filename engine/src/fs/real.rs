@@ -141,12 +141,12 @@ impl File for RealFile {
         }
         let mut room = self.room.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing is mapped any more when bytes go.
-        room.cut(len.min(before), None);
+        room.resized(len.min(before), None);
         // Zeros that have a place on the device: ext4 finds places for what was written to a hole when it is synced,
         // and keeps whoever writes to the file waiting meanwhile. Not every file system can, nor a full one.
         if len > before {
             if rustix::fs::fallocate(&self.file, FallocateFlags::empty(), before, len - before).is_ok() {
-                room.cut(len, Some(before));
+                room.resized(len, Some(before));
             } else {
                 self.file.set_len(before)?;
             }

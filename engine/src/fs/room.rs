@@ -6,8 +6,8 @@
 //!
 //! A store to a page for which the file system finds no place ends the process (`SIGBUS`), where a `pwrite` would have
 //! returned an error. So only bytes are written in this way that have a place already, on file systems that write in
-//! place: none of the reasons that are left (a device that fails to read a page back, a file that somebody else cuts)
-//! loses anything that was acknowledged.
+//! place. What is left are a device that fails to read a page back and a file that somebody else cuts: then the process
+//! dies, and what it had acknowledged is as safe as after any other death.
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FsWord, fstatfs};
@@ -40,9 +40,9 @@ struct Window {
 }
 
 impl Room {
-    /// The file has bytes up to `len` now. Those from `placed` on have just been given a place.
-    pub(super) fn cut(&mut self, len: u64, placed: Option<u64>) {
-        if let Some(from) = placed {
+    /// The file has bytes up to `len` now, or is about to. Those from `placed_from` on have just been given a place.
+    pub(super) fn resized(&mut self, len: u64, placed_from: Option<u64>) {
+        if let Some(from) = placed_from {
             self.placed.start = if self.placed.end == from { self.placed.start } else { from };
             self.placed.end = len;
         }
@@ -76,7 +76,7 @@ impl Room {
         };
         let at = (offset - window.bytes.start) as usize;
         // SAFETY: `covers` says that the bytes lie within the mapping, which is `window.bytes` long. It lies within the
-        // file: only `cut` makes a file shorter, and lets go of a window that reached further. Nobody holds a reference
+        // file: before it gets shorter, `resized` lets go of a window that reaches further. Nobody holds a reference
         // to mapped memory, here or elsewhere, and it cannot overlap `bytes`, which are memory of a safe caller.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), window.map.as_mut_ptr().add(at), bytes.len()) }
         true
@@ -100,7 +100,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).ok()?;
         let mut room = Room::default();
-        room.cut(len, Some(0));
+        room.resized(len, Some(0));
         room.expect(&file, 10..len);
         (!room.expected.is_empty()).then_some((file, room))
     }
@@ -128,11 +128,11 @@ mod tests {
         assert!(!room.write(&file, &[1; SMALL + 1], 10), "too long");
         assert!(room.write(&file, &[1; 4], 96));
         file.set_len(50).unwrap();
-        room.cut(50, None);
+        room.resized(50, None);
         assert!(!room.write(&file, &[1; 4], 50), "cut off");
         assert!(room.write(&file, &[1; 4], 46));
         file.set_len(200).unwrap();
-        room.cut(200, None);
+        room.resized(200, None);
         room.expect(&file, 50..200);
         assert!(!room.write(&file, &[1; 4], 60), "a hole");
     }

@@ -110,7 +110,8 @@ impl Framing {
     /// Offsets after `from` at which a record may start, for finding the next one behind damage.
     fn candidates(self, bytes: &[u8], from: usize) -> impl Iterator<Item = usize> + '_ {
         (from..bytes.len()).filter(move |&at| match self {
-            Framing::Binary => true,
+            // No record is of length zero.
+            Framing::Binary => bytes[at..].first_chunk() != Some(&[0; 4]),
             Framing::Text | Framing::GoPersist => at > 0 && bytes[at - 1] == b'\n',
         })
     }

@@ -138,6 +138,27 @@ impl<'f> LogReader<'f> {
         Ok(got > 0)
     }
 
+    /// Whether nothing but zeros follows: room that was not used when it was read. Only what was read counts, because a
+    /// look at the file may find what another process has put there since.
+    fn is_blank(&mut self) -> Result<bool> {
+        loop {
+            if self.buf[self.at..].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            if !self.fill()? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Forgets what was read ahead, to read on from here as the file is now, up to `end`.
+    fn look_again(&mut self, end: u64) {
+        self.base = self.offset();
+        self.end = end;
+        self.buf.clear();
+        self.at = 0;
+    }
+
     /// Everything from the current position to the end.
     fn rest(&mut self) -> Result<&[u8]> {
         while self.fill()? {}
@@ -171,6 +192,8 @@ pub fn replay(
         end = end.min(file.written_len().map_err(|e| Error::io("read", path, e))?);
     }
     let mut reader = LogReader::new(file, path, framing, range.start, end);
+    // Where something looked like rot that another process may have been writing.
+    let mut doubted = None;
     loop {
         let offset = reader.offset();
         match reader.step()? {
@@ -190,16 +213,21 @@ pub fn replay(
                     found.synced = found.end;
                 }
             }
-            Step::Damaged(_) if framing == Framing::Binary && is_unused(file, path, offset..end)? => return Ok(found),
+            Step::Damaged(_) if framing == Framing::Binary && reader.is_blank()? => return Ok(found),
             // Zeros at the end of a record may be a hole by now, if somebody copied the file.
             Step::Damaged(_) if end < range.end => {
                 end = range.end;
-                reader.end = end;
+                reader.look_again(end);
             }
             Step::Damaged(damage) => {
                 let rest = reader.rest()?;
                 if mode == Mode::Strict {
                     if damage.edited.is_some() || is_handwritten(framing, rest) || rots(framing, rest, offset) {
+                        // A mark that was read later than the damage may tell of what was written in between.
+                        if framing == Framing::Binary && doubted.replace(offset) != Some(offset) {
+                            reader.look_again(end);
+                            continue;
+                        }
                         return Err(corrupt(path, offset, &damage));
                     }
                     found.cut = Some(Cut { offset, len: rest.len() as u64, what: damage.what });
@@ -212,24 +240,6 @@ pub fn replay(
             }
         }
     }
-}
-
-/// Whether nothing was ever written there: a log may be longer than what it holds, and no record begins with a zero.
-fn is_unused(file: &dyn File, path: &Path, range: Range<u64>) -> Result<bool> {
-    let mut chunk = vec![0; CHUNK.min(range.end.saturating_sub(range.start) as usize)];
-    let mut at = range.start;
-    while at < range.end {
-        let most = chunk.len().min((range.end - at) as usize);
-        let got = read_full_at(file, &mut chunk[..most], at).map_err(|e| Error::io("read", path, e))?;
-        if chunk[..got].iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        if got == 0 {
-            break;
-        }
-        at += got as u64;
-    }
-    Ok(true)
 }
 
 /// Whether the damaged line was written by a person: the store itself puts a token into every line, and

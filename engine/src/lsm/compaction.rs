@@ -87,9 +87,12 @@ pub(super) fn write(source: &mut Merge<'_>, rules: &Rules<'_>, place: &Place<'_>
     match output.take_all(source, rules).and_then(|()| output.end()) {
         Ok(()) => Ok(output.written),
         Err(e) => {
-            for path in &output.begun {
+            for (number, path) in &output.begun {
                 // What stays is removed when the store is opened next: the manifest does not name it.
                 let _ = place.fs.remove(path);
+                if let Some(caches) = &place.caches {
+                    caches.forget(*number);
+                }
             }
             Err(e)
         }
@@ -103,7 +106,7 @@ struct Output<'a> {
     values: Option<ValueBuilder>,
     /// Bytes of values that the table's entries point to.
     pointed: BTreeMap<u64, u64>,
-    begun: Vec<PathBuf>,
+    begun: Vec<(u64, PathBuf)>,
 }
 
 impl Output<'_> {
@@ -181,7 +184,7 @@ impl Output<'_> {
             Some(table) => table,
             none => {
                 let number = (self.place.number)();
-                self.begun.push(sstable::path(self.place.dir, number));
+                self.begun.push((number, sstable::path(self.place.dir, number)));
                 none.insert(TableBuilder::create(
                     self.place.fs,
                     self.place.dir,
@@ -199,7 +202,7 @@ impl Output<'_> {
             Some(values) => Ok(values),
             none => {
                 let number = (self.place.number)();
-                self.begun.push(self.place.dir.join(value_log::file_name(number)));
+                self.begun.push((number, self.place.dir.join(value_log::file_name(number))));
                 Ok(none.insert(ValueBuilder::create(self.place.fs, self.place.dir, number)?))
             }
         }

@@ -95,8 +95,8 @@ pub(super) struct Memtable {
     bytes: AtomicUsize,
 }
 
-/// **Invariant:** no leaf is empty. All leaves but the first begin with the version that `firsts` says; the first takes
-/// whatever is before the second.
+/// **Invariant:** no leaf is empty. All leaves but the first begin with the version that `firsts` says; what it says of
+/// the first leaf means nothing, because that takes whatever is before the second.
 #[derive(Debug, Default)]
 struct Sorted {
     firsts: Vec<Version>,
@@ -146,7 +146,7 @@ impl Sorted {
     /// with it.
     fn search(&self, probe: &Probe<'_>) -> At {
         let before = |version: &Version| self.order(version, probe) == Ordering::Less;
-        let leaf = self.firsts.partition_point(before).saturating_sub(1);
+        let leaf = self.firsts.get(1..).map_or(0, |later| later.partition_point(before));
         (leaf, self.leaves.get(leaf).map_or(0, |leaf| leaf.partition_point(before)))
     }
 
@@ -256,7 +256,7 @@ impl Memtable {
         Self { sorted: RwLock::default(), filter: (0..words).map(|_| AtomicU64::new(0)).collect(), bytes: AtomicUsize::new(0) }
     }
 
-    /// What a version of so many bytes of key and value takes, at most.
+    /// What a version of so many bytes of key and value takes, about.
     pub(super) fn weight(bytes: usize) -> usize {
         NODE + bytes
     }
@@ -359,7 +359,7 @@ pub(super) enum Bound<'k> {
     End,
     /// From a version on, or from what comes in its place; downwards from what is before it.
     At(&'k [u8], Tag),
-    /// From what comes behind one that was copied, on the way.
+    /// From the next one in the direction of the walk, seen from one that was copied.
     Behind(&'k Copied, usize),
 }
 

@@ -579,9 +579,9 @@ impl Core {
             read: &|pointer, key, tag| version.value(&self.dir, pointer, key, tag),
         };
         // What readers had in memory before, they have after.
-        let (cached, rest): (Vec<_>, Vec<_>) = inputs.iter().partition(|t| t.is_cached());
-        let bytes = |tables: Vec<&&Arc<sstable::Table>>| tables.iter().map(|t| t.meta.size).sum::<u64>();
-        let caches = (bytes(cached) > bytes(rest)).then(|| Arc::clone(&self.caches));
+        let cached: u64 = inputs.iter().filter(|t| t.is_cached()).map(|t| t.meta.size).sum();
+        let whole: u64 = inputs.iter().map(|t| t.meta.size).sum();
+        let caches = (2 * cached > whole).then(|| Arc::clone(&self.caches));
         let written = self.build(&mut source, &rules, caches, &|bytes| self.pace(bytes))?;
         self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Levels of a store.
 pub(super) const LEVELS: usize = 7;
@@ -188,7 +188,7 @@ pub(super) struct Version {
     pub(super) levels: Levels,
     pub(super) tables: Vec<Vec<Arc<Table>>>,
     pub(super) values: BTreeMap<u64, Arc<ValueFile>>,
-    /// Scans that looked into these tables.
+    /// Scans that looked into the tables of level 0.
     pub(super) scans: AtomicU64,
 }
 
@@ -208,7 +208,10 @@ impl Version {
             (*number, file)
         };
         let values = levels.values.iter().map(value).collect();
-        Self { levels, tables, values, scans: AtomicU64::new(0) }
+        // Work in other levels does not make the scans undone that looked into this one.
+        let same = before.filter(|before| before.levels.tables[0] == levels.tables[0]);
+        let scans = AtomicU64::new(same.map_or(0, |before| before.scans.load(Ordering::Relaxed)));
+        Self { levels, tables, values, scans }
     }
 
     /// Marks the files that only `before` has: they go when nobody reads them any more.

@@ -449,16 +449,20 @@ fn half_a_record_is_waited_for() {
     let reader = Reader::open("/q", small(fs.clone())).unwrap();
     writer.write_at(&entry(0), WRITE).unwrap();
     let path = Path::new("/q/fifo-00000001.fifo");
-    let before = fs.image()[path].len() as u64;
+    let before = written(&fs.image()[path]);
     writer.write_at(&entry(1), WRITE).unwrap();
     let whole = fs.image()[path].clone();
     let file = fs.open(path).unwrap();
-    for len in before..whole.len() as u64 {
-        file.set_len(len).unwrap();
-        assert_eq!(reader.update_indexes().unwrap(), 1, "{len}");
+    assert!(before + 200 < written(&whole) && written(&whole) < whole.len(), "a record, and room behind it");
+    for len in before..written(&whole) {
+        // Before the file had its length, and in its room.
+        for room in [len, whole.len()] {
+            file.set_len(len as u64).unwrap();
+            file.set_len(room as u64).unwrap();
+            assert_eq!(reader.update_indexes().unwrap(), 1, "{len} of {room}");
+        }
     }
-    file.set_len(before).unwrap();
-    file.write_at(&whole[before as usize..], before).unwrap();
+    engine::fs::write_all_at(&*file, &whole[before..], before as u64).unwrap();
     assert_eq!(reader.update_indexes().unwrap(), 2);
     assert_eq!(all(&reader), [0, 1]);
 }

@@ -385,6 +385,77 @@ impl File for Holed {
     }
 }
 
+/// A file to which its writer, in another process, appends after the first look at its records.
+#[derive(Debug)]
+struct Busy(Arc<dyn File>, Mutex<Option<Log>>, usize);
+
+impl File for Busy {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let got = self.0.read_at(buf, offset)?;
+        if let Some(log) = self.1.lock().unwrap().take() {
+            // Synced, and the last record says so, behind the page to which the file was written.
+            log.append(b'S', b"small").unwrap();
+            log.append(b'S', &[7; PAGE]).unwrap();
+            log.sync_step().unwrap();
+            log.append(b'S', b"last").unwrap();
+        }
+        Ok(got)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn written_len(&self) -> std::io::Result<u64> {
+        Ok(self.2 as u64)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+    fn sync_all(&self) -> std::io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// What was read as room, and has been written, synced and vouched for since, is no rot.
+#[test]
+fn a_log_that_grows_while_it_is_read_is_not_taken_for_rot() {
+    let mebibyte = 1 << 20;
+    // The first record, the room, and how far the file is written: room behind the page; more of it to come; and what the
+    // reader reads at once ending in between.
+    for (first, room, written) in [(5, 4 * PAGE, PAGE), (5, PAGE, PAGE), (mebibyte - PAGE, 2 * mebibyte, 2 * mebibyte)] {
+        // What stood behind the record when it was read: nothing, or the first bytes of one that is on its way.
+        for torn in [0, 3] {
+            let record = encode(Framing::Binary, b'S', &vec![7; first], None);
+            let file = file_with(&record);
+            file.set_len(room as u64).unwrap();
+            file.write_at(&[1; 3][..torn], record.len() as u64).unwrap();
+            let log = Log::new(path(), Framing::Binary, Arc::clone(&file), 0, record.len() as u64);
+            let log = log.with_room(room as u64, 4 * PAGE as u64, u64::MAX);
+            let busy = Busy(file, Mutex::new(Some(log)), written);
+            let mut seen = Vec::new();
+            let mut read = |file: &dyn File, from| {
+                let to = file.len().unwrap();
+                let found = replay(file, path(), Framing::Binary, from..to, Mode::Strict, |_, _, body| {
+                    seen.push(body.len());
+                    Ok(())
+                });
+                found.unwrap().end
+            };
+            let end = read(&busy, 0);
+            // Whatever was not seen is seen next time.
+            read(&*busy.0, end);
+            assert_eq!(seen, [first, 5, PAGE, 4], "{torn} bytes, {room} of room");
+        }
+    }
+}
+
 #[test]
 fn a_record_that_ends_in_a_hole_is_read_whole() {
     let first = encode(Framing::Binary, b'S', b"first", None);

@@ -912,7 +912,7 @@ fn what_was_read_of_a_table_goes_with_it() {
     };
     // What was read stays in memory with the new tables, and only with them.
     let (after, missed) = compact();
-    assert!(after > cached / 2 && after < 2 * cached, "{cached}, then {after}");
+    assert!(after > cached / 2 && after < cached * 3 / 2, "{cached}, then {after}");
     assert_eq!((all(&store), store.stats().cache_misses), (whole, missed));
     // What was not read does not come to be there.
     drop(store);

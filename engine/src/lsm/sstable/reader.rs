@@ -56,7 +56,8 @@ impl Caches {
     }
 
     /// Keeps a block that is being written, as if it had been read.
-    pub(super) fn keep(&self, table: u64, offset: u64, contents: Vec<u8>) {
+    pub(super) fn keep(&self, table: u64, offset: u64, mut contents: Vec<u8>) {
+        contents.shrink_to_fit();
         if let Some(block) = Block::new(contents) {
             self.blocks.insert((table, offset), Arc::new(block));
         }
@@ -71,10 +72,11 @@ impl Caches {
     }
 
     /// Lets go of what was read of a table: nobody asks for it again, and it would take others' place until it is old.
-    fn forget(&self, table: u64) {
-        let Some((_, directory)) = self.indexes.remove(&table) else { return };
-        for handle in &directory.handles {
-            self.blocks.remove(&(table, handle.offset));
+    pub(in crate::lsm) fn forget(&self, table: u64) {
+        match self.indexes.remove(&table) {
+            Some((_, directory)) => directory.handles.iter().for_each(|handle| drop(self.blocks.remove(&(table, handle.offset)))),
+            // It was never read, or not for long: who knows what is left of it.
+            None => self.blocks.retain(|(other, _), _| *other != table),
         }
     }
 
