@@ -4,14 +4,13 @@
 use super::cursor::Merge;
 use super::entry::{Kind, Tag, push_expiry, unpack};
 use super::options::Options;
-use super::sstable::{self, Caches, TableBuilder};
+use super::sstable::{self, TableBuilder};
 use super::value_log::{self, Pointer, ValueBuilder};
 use super::version::TableMeta;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Which versions a reader may still ask for.
 pub(super) struct Rules<'a> {
@@ -60,8 +59,6 @@ pub(super) struct Place<'a> {
     pub(super) fs: &'a dyn Fs,
     pub(super) dir: &'a Path,
     pub(super) options: &'a Options,
-    /// Where the tables' blocks go too, if those of their inputs were there.
-    pub(super) caches: Option<Arc<Caches>>,
     /// Gives away file numbers.
     pub(super) number: &'a dyn Fn() -> u64,
     /// Whether to give up, because the store is closing.
@@ -87,12 +84,9 @@ pub(super) fn write(source: &mut Merge<'_>, rules: &Rules<'_>, place: &Place<'_>
     match output.take_all(source, rules).and_then(|()| output.end()) {
         Ok(()) => Ok(output.written),
         Err(e) => {
-            for (number, path) in &output.begun {
+            for path in &output.begun {
                 // What stays is removed when the store is opened next: the manifest does not name it.
                 let _ = place.fs.remove(path);
-                if let Some(caches) = &place.caches {
-                    caches.forget(*number);
-                }
             }
             Err(e)
         }
@@ -106,7 +100,7 @@ struct Output<'a> {
     values: Option<ValueBuilder>,
     /// Bytes of values that the table's entries point to.
     pointed: BTreeMap<u64, u64>,
-    begun: Vec<(u64, PathBuf)>,
+    begun: Vec<PathBuf>,
 }
 
 impl Output<'_> {
@@ -184,14 +178,8 @@ impl Output<'_> {
             Some(table) => table,
             none => {
                 let number = (self.place.number)();
-                self.begun.push((number, sstable::path(self.place.dir, number)));
-                none.insert(TableBuilder::create(
-                    self.place.fs,
-                    self.place.dir,
-                    number,
-                    self.place.options,
-                    self.place.caches.clone(),
-                )?)
+                self.begun.push(sstable::path(self.place.dir, number));
+                none.insert(TableBuilder::create(self.place.fs, self.place.dir, number, self.place.options)?)
             }
         };
         table.add(key, tag, stored)
@@ -202,7 +190,7 @@ impl Output<'_> {
             Some(values) => Ok(values),
             none => {
                 let number = (self.place.number)();
-                self.begun.push((number, self.place.dir.join(value_log::file_name(number))));
+                self.begun.push(self.place.dir.join(value_log::file_name(number)));
                 Ok(none.insert(ValueBuilder::create(self.place.fs, self.place.dir, number)?))
             }
         }

@@ -504,7 +504,7 @@ impl Core {
         source.place(|cursor| cursor.first())?;
         let seen = self.boundaries();
         let rules = Rules::all_of(&seen, self.options.clock.now());
-        let written = self.build(&mut source, &rules, None, &|_| ())?;
+        let written = self.build(&mut source, &rules, &|_| ())?;
         self.counts.flushed.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let add = written.tables.into_iter().map(|table| (0, table)).collect();
         let edit = Edit { add, add_values: written.values, log: Some(newer.number), ..Edit::default() };
@@ -578,11 +578,7 @@ impl Core {
             table_size: task.table_size,
             read: &|pointer, key, tag| version.value(&self.dir, pointer, key, tag),
         };
-        // What readers had in memory before, they have after.
-        let cached: u64 = inputs.iter().filter(|t| t.is_cached()).map(|t| t.meta.size).sum();
-        let whole: u64 = inputs.iter().map(|t| t.meta.size).sum();
-        let caches = (2 * cached > whole).then(|| Arc::clone(&self.caches));
-        let written = self.build(&mut source, &rules, caches, &|bytes| self.pace(bytes))?;
+        let written = self.build(&mut source, &rules, &|bytes| self.pace(bytes))?;
         self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -592,18 +588,11 @@ impl Core {
         self.install(edit, None)
     }
 
-    fn build(
-        &self,
-        source: &mut Merge<'_>,
-        rules: &Rules<'_>,
-        caches: Option<Arc<sstable::Caches>>,
-        pace: &dyn Fn(u64),
-    ) -> Result<Written> {
+    fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>, pace: &dyn Fn(u64)) -> Result<Written> {
         let place = Place {
             fs: &*self.options.fs,
             dir: &self.dir,
             options: &self.options,
-            caches,
             number: &|| self.number(),
             stopped: &|| self.stopping.load(Ordering::Relaxed),
             pace,
@@ -749,7 +738,7 @@ impl Core {
                 let cursor = Box::new(TableCursor::new(Arc::clone(table), false));
                 let mut source = Merge::new(vec![cursor], Direction::Forward);
                 source.place(|cursor| cursor.first())?;
-                let written = self.build(&mut source, &rules, None, &|_| ())?;
+                let written = self.build(&mut source, &rules, &|_| ())?;
                 edit.add.extend(written.tables.into_iter().map(|table| (level, table)));
                 edit.add_values.extend(written.values);
             }

@@ -5,7 +5,6 @@ use super::super::options::Options;
 use super::super::version::TableMeta;
 use super::block::BlockBuilder;
 use super::packing::compress;
-use super::reader::Caches;
 use super::{FOOTER, Handle, MAGIC, block_crc, filter, path};
 use crate::codec::{crc32c, push_varint};
 use crate::error::{Error, Result};
@@ -36,18 +35,10 @@ pub(in crate::lsm) struct TableBuilder {
     synced: u64,
     last_tag: Tag,
     meta: TableMeta,
-    /// Where its blocks go too, for those who are going to read them.
-    caches: Option<Arc<Caches>>,
 }
 
 impl TableBuilder {
-    pub(in crate::lsm) fn create(
-        fs: &dyn Fs,
-        dir: &Path,
-        number: u64,
-        options: &Options,
-        caches: Option<Arc<Caches>>,
-    ) -> Result<Self> {
+    pub(in crate::lsm) fn create(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> Result<Self> {
         let path = path(dir, number);
         let file = fs.create(&path).map_err(|e| Error::io("create", &path, e))?;
         Ok(Self {
@@ -65,7 +56,6 @@ impl TableBuilder {
             synced: 0,
             last_tag: Tag::newest_of(0),
             meta: TableMeta { number, ..TableMeta::default() },
-            caches,
         })
     }
 
@@ -109,14 +99,10 @@ impl TableBuilder {
 
     fn put_finished_block(&mut self) -> Result<Handle> {
         let contents = self.block.finish();
-        let handle = match compress(self.compression, &contents) {
+        match compress(self.compression, &contents) {
             Some(packed) => self.put(&packed, self.compression),
             None => self.put(&contents, Compression::None),
-        }?;
-        if let Some(caches) = &self.caches {
-            caches.keep(self.number, handle.offset, contents);
         }
-        Ok(handle)
     }
 
     fn put(&mut self, contents: &[u8], compression: Compression) -> Result<Handle> {

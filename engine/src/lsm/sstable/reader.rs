@@ -55,24 +55,8 @@ impl Caches {
         self.indexes.set_capacity(indexes);
     }
 
-    /// Keeps a block that is being written, as if it had been read.
-    pub(super) fn keep(&self, table: u64, offset: u64, mut contents: Vec<u8>) {
-        contents.shrink_to_fit();
-        if let Some(block) = Block::new(contents) {
-            self.blocks.insert((table, offset), Arc::new(block));
-        }
-    }
-
-    /// Whether most blocks of a table are here, by a few of them.
-    fn holds(&self, table: u64) -> bool {
-        let Some(directory) = self.indexes.get(&table) else { return false };
-        let some = || directory.handles.iter().step_by((directory.handles.len() / 16).max(1));
-        let here = some().filter(|handle| self.blocks.contains_key(&(table, handle.offset))).count();
-        2 * here > some().count()
-    }
-
     /// Lets go of what was read of a table: nobody asks for it again, and it would take others' place until it is old.
-    pub(in crate::lsm) fn forget(&self, table: u64) {
+    fn forget(&self, table: u64) {
         match self.indexes.remove(&table) {
             Some((_, directory)) => directory.handles.iter().for_each(|handle| drop(self.blocks.remove(&(table, handle.offset)))),
             // It was never read, or not for long: who knows what is left of it.
@@ -147,11 +131,6 @@ impl Drop for Table {
 }
 
 impl Table {
-    /// Whether it was read so much that most of it is in the cache.
-    pub(in crate::lsm) fn is_cached(&self) -> bool {
-        self.caches.holds(self.meta.number)
-    }
-
     /// The file goes when its last reader is done.
     pub(in crate::lsm) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
