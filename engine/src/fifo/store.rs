@@ -148,7 +148,10 @@ impl Upkeep {
         workers.start(move |now| {
             let upkeep = upkeep.upgrade()?;
             let next = upkeep.maintain(now).unwrap_or_else(|e| {
-                upkeep.note(e);
+                // What finds no room is tried again, and closing says so if there is still none.
+                if !matches!(e, Error::Full { .. }) {
+                    upkeep.note(e);
+                }
                 now + PATIENCE
             });
             Some(next.min(now + PATIENCE))

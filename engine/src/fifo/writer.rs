@@ -41,13 +41,38 @@ struct Tail {
     written: u64,
     /// Where the file ends, with all that is in the kernel.
     end: u64,
-    /// Entries from this index on were told their indexes and then not written: the next segment begins behind them.
-    lost: Option<u64>,
     /// Bytes that are not in the kernel, or a little more.
     buffered: u64,
+    /// The records that are not in the kernel, to be written again if the disk was full.
+    waiting: Waiting,
     /// All that was put in front in segments that are still there.
     fronts: Vec<Front>,
     body: Vec<u8>,
+}
+
+/// Bodies of records, one behind the other.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Waiting {
+    fn push(&mut self, body: &[u8]) {
+        self.bytes.extend_from_slice(body);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(1 << 20);
+        self.ends.clear();
+    }
+
+    fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
 }
 
 /// The writing half of a store.
@@ -99,7 +124,8 @@ impl Writing {
         };
         let end = log.end();
         let log = Arc::new(log);
-        let tail = Tail { log, segment, first, next, written: next, end, lost: None, buffered: 0, fronts, body: Vec::new() };
+        let (buffered, waiting, body) = (0, Waiting::default(), Vec::new());
+        let tail = Tail { log, segment, first, next, written: next, end, buffered, waiting, fronts, body };
         let writing = Self {
             place,
             options: options.clone(),
@@ -138,27 +164,26 @@ impl Writing {
         // The frame, two numbers, and the lengths of all entries but the last.
         let bytes: u64 = entries.iter().map(|entry| entry.as_ref().len() as u64 + 5).sum::<u64>() + 64;
         self.make_room(tail, bytes)?;
-        encode_entries(&mut tail.body, tail.next - tail.first, entries);
-        let indexes = tail.next..tail.next + entries.len() as u64;
-        if front {
-            // Its place must be known.
+        if front || (level == Durability::Async && tail.buffered > BUFFER) {
+            // The place of what is put in front must be known. What is buffered must not grow without bound; this call
+            // is told of a full disk before any of it is taken.
             self.flush_tail(tail)?;
         }
+        encode_entries(&mut tail.body, tail.next - tail.first, entries);
+        let indexes = tail.next..tail.next + entries.len() as u64;
         let kind = if front { FRONT } else { BACK };
         if level == Durability::Async && !front {
             tail.log.submit_unwaited(kind, &tail.body)?;
+            tail.waiting.push(&tail.body);
             tail.buffered += bytes;
             tail.next = indexes.end;
-            if tail.buffered > BUFFER {
-                self.flush_tail(tail)?;
-            }
             return Ok(indexes);
         }
         let offset = tail.end;
         let written = match tail.log.append(kind, &tail.body) {
             Ok(written) => written,
             Err(e) => {
-                self.lost(tail);
+                submit_again(tail, &e);
                 return Err(e);
             }
         };
@@ -179,6 +204,7 @@ impl Writing {
     fn show(&self, tail: &mut Tail, end: u64, front: Option<Front>) {
         tail.written = tail.next;
         tail.buffered = 0;
+        tail.waiting.clear();
         tail.end = end;
         let end = End { segment: tail.segment, offset: tail.end, next: tail.next };
         if front.is_some() {
@@ -193,15 +219,6 @@ impl Writing {
         self.news.ring();
     }
 
-    /// What was buffered was not written. Its indexes were told, so nothing else gets them.
-    fn lost(&self, tail: &mut Tail) {
-        if tail.next > tail.written {
-            tail.lost.get_or_insert(tail.written);
-            tail.written = tail.next;
-        }
-        tail.buffered = 0;
-    }
-
     fn flush_tail(&self, tail: &mut Tail) -> Result<()> {
         if tail.written == tail.next {
             return Ok(());
@@ -209,7 +226,7 @@ impl Writing {
         match tail.log.commit_step() {
             Ok(()) => self.show(tail, tail.log.end(), None),
             Err(e) => {
-                self.lost(tail);
+                submit_again(tail, &e);
                 return Err(e);
             }
         }
@@ -219,7 +236,7 @@ impl Writing {
     /// Begins the next segment if so many bytes do not fit into this one.
     fn make_room(&self, tail: &mut Tail, bytes: u64) -> Result<()> {
         let most = self.options.max_file_size;
-        if tail.end + tail.buffered + bytes <= most && tail.lost.is_none() {
+        if tail.end + tail.buffered + bytes <= most {
             return Ok(());
         }
         let empty = Header::Fifo.line().len() as u64 + 64;
@@ -231,7 +248,7 @@ impl Writing {
         if files >= self.options.max_files {
             return Err(Error::NoRoom { path: self.place.dir.clone(), files });
         }
-        let before_next = tail.lost.unwrap_or(tail.next);
+        let before_next = tail.next;
         self.begin_next(tail, before_next)
     }
 
@@ -248,7 +265,6 @@ impl Writing {
         // Its room is nobody's business any more: the link says where it ends.
         let _ = tail.log.trim();
         (tail.log, tail.segment, tail.first) = (Arc::new(log), number, tail.next);
-        tail.lost = None;
         self.show(tail, tail.log.end(), None);
         Ok(())
     }
@@ -260,7 +276,7 @@ impl Writing {
         if tail.next == tail.first || tail.end < least {
             return Ok(false);
         }
-        let before_next = tail.lost.unwrap_or(tail.next);
+        let before_next = tail.next;
         self.begin_next(&mut tail, before_next).map(|()| true)
     }
 
@@ -320,6 +336,14 @@ impl Writing {
         });
         lock(&self.lock).take();
         outcome
+    }
+}
+
+/// A full disk took what was buffered, and its indexes were told: it goes with what is written next.
+fn submit_again(tail: &mut Tail, e: &Error) {
+    if matches!(e, Error::Full { .. }) {
+        // A log that takes no more has said so to the caller.
+        let _ = tail.waiting.bodies().try_for_each(|body| tail.log.submit_unwaited(BACK, body));
     }
 }
 

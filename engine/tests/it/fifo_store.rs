@@ -781,14 +781,59 @@ fn an_index_that_was_told_is_not_given_again_after_a_full_disk() {
     let failing = FailingFs::new(Arc::new(fs.clone()));
     let store = Store::open("/q", small(failing.clone())).unwrap();
     fill(&store, 0..3);
-    // Told, and then lost with the write that was to carry it.
+    // Told, and then not written with the write that was to carry it.
     assert_eq!(store.write_at(&entry(3), Durability::Async).unwrap(), 3);
     failing.arm(Plan { kind: CallKind::Write, skip: 0, times: 1, fault: Fault::Enospc });
     assert!(matches!(store.write(&entry(4)), Err(Error::Full { .. })));
     assert_eq!(store.write(&entry(4)).unwrap(), 4);
-    assert_eq!((all(&store), store.len().unwrap()), (vec![0, 1, 2, 4], 4));
+    assert_eq!((all(&store), store.len().unwrap()), (vec![0, 1, 2, 3, 4], 5));
     store.close().unwrap();
-    assert_eq!(all(&open(&fs)), [0, 1, 2, 4]);
+    assert_eq!(all(&open(&fs)), [0, 1, 2, 3, 4]);
+}
+
+/// What was buffered when the disk was full is written as soon as it is not, and no sync returns without it.
+#[test]
+fn what_was_buffered_outlives_a_full_disk() {
+    for fault in [Fault::Enospc, Fault::Short(7)] {
+        let fs = MemFs::new();
+        let failing = FailingFs::new(Arc::new(fs.clone()));
+        let store = Store::open("/q", small(failing.clone())).unwrap();
+        fill(&store, 0..2);
+        (2..6).for_each(|n| assert_eq!(store.write_at(&entry(n), Durability::Async).unwrap(), n));
+        failing.arm(Plan { kind: CallKind::Write, skip: 0, times: 2, fault });
+        assert!(matches!(store.sync(), Err(Error::Full { .. })), "{fault:?}");
+        assert_eq!(store.write_at(&entry(6), Durability::Async).unwrap(), 6);
+        assert!(matches!(store.write(&entry(7)), Err(Error::Full { .. })), "{fault:?}");
+        store.sync().unwrap();
+        // As killed.
+        let killed = MemFs::from_image(&fs.image());
+        assert_eq!(all(&open(&killed)), (0..7).collect::<Vec<_>>());
+        assert_eq!(store.write(&entry(7)).unwrap(), 7);
+        store.close().unwrap();
+        assert_eq!(all(&open(&fs)), (0..8).collect::<Vec<_>>());
+    }
+}
+
+/// A disk that stays full: buffered entries are taken as far as the buffer goes, and refused before they are taken then.
+#[test]
+fn a_disk_that_stays_full_refuses_what_it_does_not_take() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open("/q", Options { max_file_size: 1 << 20, ..small(failing.clone()) }).unwrap();
+    failing.arm(Plan { kind: CallKind::Write, skip: 0, times: u64::MAX, fault: Fault::Enospc });
+    let mut taken = 0;
+    let full = loop {
+        match store.write_at(&entry(taken), Durability::Async) {
+            Ok(index) => assert_eq!(index, taken),
+            Err(e) => break e,
+        }
+        taken += 1;
+    };
+    assert!(matches!(full, Error::Full { .. }) && (100..1_000).contains(&taken), "{full} after {taken}");
+    failing.disarm();
+    assert_eq!(store.write(&entry(taken)).unwrap(), taken);
+    store.close().unwrap();
+    assert_eq!(all(&open(&fs)), (0..=taken).collect::<Vec<_>>());
 }
 
 #[test]
