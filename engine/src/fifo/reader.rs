@@ -734,7 +734,7 @@ fn open_deletes(path: &Path, options: &Options) -> Result<(Indexes, Log, Option<
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let file = create_segment(fs, path, Header::Deletes, &[], room)?;
-            let log = Log::new(path, Framing::Binary, file, start, start).with_room(room, room, u64::MAX);
+            let log = Log::new(path, Framing::Binary, file, start, start).with_room(room, room);
             return Ok((Indexes::default(), log, None));
         }
         Err(e) => return Err(Error::io("open", path, e)),
@@ -744,6 +744,6 @@ fn open_deletes(path: &Path, options: &Options) -> Result<(Indexes, Log, Option<
         file.set_len(replayed.end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", path, e))?;
     }
     let len = file.len().map_err(|e| Error::io("read", path, e))?;
-    let log = Log::new(path, Framing::Binary, file, replayed.synced.max(start), replayed.end).with_room(len, room, u64::MAX);
+    let log = Log::new(path, Framing::Binary, file, replayed.synced.max(start), replayed.end).with_room(len, room);
     Ok((deleted, log, replayed.cut))
 }

@@ -37,12 +37,8 @@ struct Tail {
     first: u64,
     /// The index of the next entry.
     next: u64,
-    /// The index of the first entry that is not in the kernel.
-    written: u64,
     /// Where the file ends, with all that is in the kernel.
     end: u64,
-    /// Bytes that are not in the kernel, or a little more.
-    buffered: u64,
     /// The records that are not in the kernel, to be written again if the disk was full.
     waiting: Waiting,
     /// All that was put in front in segments that are still there.
@@ -53,25 +49,33 @@ struct Tail {
 /// Bodies of records, one behind the other.
 #[derive(Debug, Default)]
 struct Waiting {
-    bytes: Vec<u8>,
+    bodies: Vec<u8>,
     ends: Vec<usize>,
+    /// What they take in the file, or a little more.
+    bytes: u64,
 }
 
 impl Waiting {
-    fn push(&mut self, body: &[u8]) {
-        self.bytes.extend_from_slice(body);
-        self.ends.push(self.bytes.len());
+    fn push(&mut self, body: &[u8], bytes: u64) {
+        self.bodies.extend_from_slice(body);
+        self.ends.push(self.bodies.len());
+        self.bytes += bytes;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(1 << 20);
+        self.bodies.clear();
+        self.bodies.shrink_to(1 << 20);
         self.ends.clear();
+        self.bytes = 0;
     }
 
     fn bodies(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+        starts.zip(&self.ends).map(|(start, end)| &self.bodies[start..*end])
     }
 }
 
@@ -113,7 +117,7 @@ impl Writing {
             }
             let synced = scan.replayed.synced.max(segment.start);
             let log = Log::new(&segment.path, Framing::Binary, Arc::clone(&segment.file), synced, segment.end);
-            let log = log.with_room(segment.len()?, ROOM, options.max_file_size);
+            let log = log.with_room(segment.len()?, ROOM).at_most(options.max_file_size);
             last = Some((segment, log));
         } else if deleted > 0 {
             return Err(Error::corrupt(&place.segment(1), 0, "the file is not there, and the store needs it"));
@@ -124,8 +128,7 @@ impl Writing {
         };
         let end = log.end();
         let log = Arc::new(log);
-        let (buffered, waiting, body) = (0, Waiting::default(), Vec::new());
-        let tail = Tail { log, segment, first, next, written: next, end, buffered, waiting, fronts, body };
+        let tail = Tail { log, segment, first, next, end, waiting: Waiting::default(), fronts, body: Vec::new() };
         let writing = Self {
             place,
             options: options.clone(),
@@ -164,7 +167,7 @@ impl Writing {
         // The frame, two numbers, and the lengths of all entries but the last.
         let bytes: u64 = entries.iter().map(|entry| entry.as_ref().len() as u64 + 5).sum::<u64>() + 64;
         self.make_room(tail, bytes)?;
-        if front || (level == Durability::Async && tail.buffered > BUFFER) {
+        if front || (level == Durability::Async && tail.waiting.bytes > BUFFER) {
             // The place of what is put in front must be known. What is buffered must not grow without bound; this call
             // is told of a full disk before any of it is taken.
             self.flush_tail(tail)?;
@@ -174,19 +177,12 @@ impl Writing {
         let kind = if front { FRONT } else { BACK };
         if level == Durability::Async && !front {
             tail.log.submit_unwaited(kind, &tail.body)?;
-            tail.waiting.push(&tail.body);
-            tail.buffered += bytes;
+            tail.waiting.push(&tail.body, bytes);
             tail.next = indexes.end;
             return Ok(indexes);
         }
         let offset = tail.end;
-        let written = match tail.log.append(kind, &tail.body) {
-            Ok(written) => written,
-            Err(e) => {
-                submit_again(tail, &e);
-                return Err(e);
-            }
-        };
+        let written = tail.log.append(kind, &tail.body).inspect_err(|e| submit_again(tail, e))?;
         tail.next = indexes.end;
         let put = front.then_some(Front { first: indexes.start, count: entries.len() as u64, segment: tail.segment, offset });
         tail.fronts.extend(put);
@@ -202,8 +198,6 @@ impl Writing {
 
     /// Tells readers what is in the kernel.
     fn show(&self, tail: &mut Tail, end: u64, front: Option<Front>) {
-        tail.written = tail.next;
-        tail.buffered = 0;
         tail.waiting.clear();
         tail.end = end;
         let end = End { segment: tail.segment, offset: tail.end, next: tail.next };
@@ -220,15 +214,9 @@ impl Writing {
     }
 
     fn flush_tail(&self, tail: &mut Tail) -> Result<()> {
-        if tail.written == tail.next {
-            return Ok(());
-        }
-        match tail.log.commit_step() {
-            Ok(()) => self.show(tail, tail.log.end(), None),
-            Err(e) => {
-                submit_again(tail, &e);
-                return Err(e);
-            }
+        if !tail.waiting.is_empty() {
+            tail.log.commit_step().inspect_err(|e| submit_again(tail, e))?;
+            self.show(tail, tail.log.end(), None);
         }
         Ok(())
     }
@@ -236,7 +224,7 @@ impl Writing {
     /// Begins the next segment if so many bytes do not fit into this one.
     fn make_room(&self, tail: &mut Tail, bytes: u64) -> Result<()> {
         let most = self.options.max_file_size;
-        if tail.end + tail.buffered + bytes <= most {
+        if tail.end + tail.waiting.bytes + bytes <= most {
             return Ok(());
         }
         let empty = Header::Fifo.line().len() as u64 + 64;
@@ -299,7 +287,7 @@ impl Writing {
     /// Puts what is buffered into the kernel; whether there was anything.
     pub(super) fn flush(&self) -> Result<bool> {
         let mut tail = lock(&self.tail);
-        let any = tail.written != tail.next;
+        let any = !tail.waiting.is_empty();
         self.flush_tail(&mut tail).map(|()| any)
     }
 
@@ -340,7 +328,7 @@ impl Writing {
 }
 
 /// A full disk took what was buffered, and its indexes were told: it goes with what is written next.
-fn submit_again(tail: &mut Tail, e: &Error) {
+fn submit_again(tail: &Tail, e: &Error) {
     if matches!(e, Error::Full { .. }) {
         // A log that takes no more has said so to the caller.
         let _ = tail.waiting.bodies().try_for_each(|body| tail.log.submit_unwaited(BACK, body));
@@ -361,7 +349,7 @@ fn begin(place: &Place, number: u64, link: &Link, options: &Options, before: Opt
         let why = io::Error::other(e.to_string());
         return Err(before.map_or(e, |log| log.poison("rename", why)));
     }
-    Ok(Log::new(&path, Framing::Binary, file, end, end).with_room(room, ROOM, options.max_file_size))
+    Ok(Log::new(&path, Framing::Binary, file, end, end).with_room(room, ROOM).at_most(options.max_file_size))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,7 +2,7 @@
 
 use super::room::Room;
 use super::{File, Fs, Lock, LockOutcome};
-use rustix::fs::{FallocateFlags, SeekFrom, fstatfs, seek};
+use rustix::fs::{FallocateFlags, FsWord, SeekFrom, fstatfs, seek};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs;
@@ -16,9 +16,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
 
-/// File systems whose word on holes is believed, by their magic numbers (`statfs(2)`): ext4, XFS, Btrfs and tmpfs. A hole
-/// that is none hides acknowledged records, and there was such a file system (OpenZFS issue 15526).
-const KNOWS_HOLES: [rustix::fs::FsWord; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+// File systems by their magic numbers (`statfs(2)`).
+const EXT4: FsWord = 0xef53;
+const XFS: FsWord = 0x5846_5342;
+const BTRFS: FsWord = 0x9123_683e;
+const TMPFS: FsWord = 0x0102_1994;
+
+/// File systems whose word on holes is believed. A hole that is none hides acknowledged records, and there was such a file
+/// system (OpenZFS issue 15526).
+const KNOWS_HOLES: [FsWord; 4] = [EXT4, XFS, BTRFS, TMPFS];
+
+/// File systems that write in place what has a place.
+const WRITES_IN_PLACE: [FsWord; 2] = [EXT4, TMPFS];
 
 #[derive(Debug)]
 struct RealFile {
@@ -30,6 +39,11 @@ struct RealFile {
 impl RealFile {
     fn shared(file: fs::File) -> Arc<dyn File> {
         Arc::new(Self { file, room: OnceLock::new() })
+    }
+
+    /// Whether its file system is one of these.
+    fn lies_on(&self, kinds: &[FsWord]) -> bool {
+        fstatfs(&self.file).is_ok_and(|found| kinds.contains(&found.f_type))
     }
 }
 
@@ -119,7 +133,7 @@ impl File for RealFile {
     }
 
     fn written_len(&self) -> io::Result<u64> {
-        if !fstatfs(&self.file).is_ok_and(|found| KNOWS_HOLES.contains(&found.f_type)) {
+        if !self.lies_on(&KNOWS_HOLES) {
             return self.len();
         }
         // Moves the file's position, which nobody uses: reads and writes say where.
@@ -155,8 +169,8 @@ impl File for RealFile {
     }
 
     fn will_fill(&self, range: Range<u64>) {
-        if let Some(room) = self.room.get() {
-            room.lock().unwrap_or_else(PoisonError::into_inner).expect(&self.file, range);
+        if let Some(room) = self.room.get().filter(|_| self.lies_on(&WRITES_IN_PLACE)) {
+            room.lock().unwrap_or_else(PoisonError::into_inner).expect(range);
         }
     }
 

@@ -10,12 +10,8 @@
 //! dies, and what it had acknowledged is as safe as after any other death.
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{FsWord, fstatfs};
 use std::fs::File;
 use std::ops::Range;
-
-/// File systems that write in place what has a place, by their magic numbers (`statfs(2)`): ext4 and tmpfs.
-const WRITES_IN_PLACE: [FsWord; 2] = [0xef53, 0x0102_1994];
 
 /// Bytes that are mapped at a time; what is mapped counts as memory of the process once it is written.
 const WINDOW: u64 = 1 << 20;
@@ -54,10 +50,8 @@ impl Room {
     }
 
     /// Small writes are going to fill `range`, or what of it has a place.
-    pub(super) fn expect(&mut self, file: &File, range: Range<u64>) {
-        if fstatfs(file).is_ok_and(|found| WRITES_IN_PLACE.contains(&found.f_type)) {
-            self.expected = range.start.max(self.placed.start)..range.end.min(self.placed.end);
-        }
+    pub(super) fn expect(&mut self, range: Range<u64>) {
+        self.expected = range.start.max(self.placed.start)..range.end.min(self.placed.end);
     }
 
     /// Writes bytes through memory; whether it could.
@@ -95,14 +89,14 @@ mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
 
-    /// A file of `len` bytes with a place for each of them, if its file system is one of those.
+    /// A file of `len` bytes with a place for each of them, if its file system can give them one.
     fn file(len: u64) -> Option<(File, Room)> {
         let file = tempfile::tempfile().unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).ok()?;
         let mut room = Room::default();
         room.resized(len, Some(0));
-        room.expect(&file, 10..len);
-        (!room.expected.is_empty()).then_some((file, room))
+        room.expect(10..len);
+        Some((file, room))
     }
 
     #[test]
@@ -133,7 +127,7 @@ mod tests {
         assert!(room.write(&file, &[1; 4], 46));
         file.set_len(200).unwrap();
         room.resized(200, None);
-        room.expect(&file, 50..200);
+        room.expect(50..200);
         assert!(!room.write(&file, &[1; 4], 60), "a hole");
     }
 }

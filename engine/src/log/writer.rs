@@ -172,13 +172,19 @@ impl Log {
         }
     }
 
-    /// The same log over a file of `len` bytes, zeros behind its end, that grows by `step` bytes at a time until it has
-    /// `most`, which the store keeps to: a sync that changes no length is a third faster on ext4, and a record that has
-    /// its place already costs no system call. For framings that can tell room from records.
-    pub fn with_room(mut self, len: u64, step: u64, most: u64) -> Self {
+    /// The same log over a file of `len` bytes, zeros behind its end, that grows by `step` bytes at a time: a sync that
+    /// changes no length is a third faster on ext4, and a record that has its place already costs no system call. For
+    /// framings that can tell room from records.
+    pub fn with_room(mut self, len: u64, step: u64) -> Self {
         let tail = self.tail.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        (tail.len, tail.step, tail.most) = (len.max(tail.end), step, most);
+        (tail.len, tail.step) = (len.max(tail.end), step);
         tail.file.will_fill(tail.end..tail.len);
+        self
+    }
+
+    /// The same log, whose room makes the file no longer than so many bytes. Records may, if the store lets them.
+    pub fn at_most(mut self, bytes: u64) -> Self {
+        self.tail.0.get_mut().unwrap_or_else(PoisonError::into_inner).most = bytes;
         self
     }
 

@@ -132,14 +132,15 @@ impl Sorted {
         self.blocks[version.place.block()][version.place.at()]
     }
 
+    fn order_of_keys(&self, version: &Version, probe: &Probe<'_>) -> Ordering {
+        let class = version.place.class();
+        // A key that ends within the head comes before all that go on.
+        let heads = version.head.cmp(&probe.head).then_with(|| class.cmp(&probe.class));
+        heads.then_with(|| if class == LONG { self.rest(version).0.cmp(probe.tail) } else { Ordering::Equal })
+    }
+
     fn order(&self, version: &Version, probe: &Probe<'_>) -> Ordering {
-        let behind = || {
-            let class = version.place.class();
-            // A key that ends within the head comes before all that go on.
-            let key = class.cmp(&probe.class);
-            key.then_with(|| if class == LONG { self.rest(version).0.cmp(probe.tail) } else { Ordering::Equal })
-        };
-        version.head.cmp(&probe.head).then_with(behind).then_with(|| probe.tag.cmp(&version.tag))
+        self.order_of_keys(version, probe).then_with(|| probe.tag.cmp(&version.tag))
     }
 
     /// The place of the first version that is not before the probe; behind the last of a leaf, if the next one begins
@@ -152,9 +153,12 @@ impl Sorted {
 
     /// The place of the first version at or behind the probe, if there is one.
     fn at_or_behind(&self, probe: &Probe<'_>) -> Option<At> {
-        let (leaf, at) = self.search(probe);
-        let here = if at < self.leaves.get(leaf)?.len() { (leaf, at) } else { (leaf + 1, 0) };
-        (here.0 < self.leaves.len()).then_some(here)
+        self.there(self.onward(self.search(probe), 0))
+    }
+
+    /// The place, if a version is there.
+    fn there(&self, (leaf, at): At) -> Option<At> {
+        (leaf < self.leaves.len()).then_some((leaf, at))
     }
 
     /// The place behind one that was copied.
@@ -163,13 +167,12 @@ impl Sorted {
             && changes == self.changes
             && at + 1 == copied.len()
         {
-            return Some(next).filter(|(leaf, _)| *leaf < self.leaves.len());
+            return self.there(next);
         }
         let (key, tag, _) = copied.get(at)?;
-        let probe = Probe::new(key, tag);
-        let here = self.at_or_behind(&probe)?;
         // Versions are never taken out, so it is still there.
-        Some(self.onward(here, 1)).filter(|(leaf, _)| *leaf < self.leaves.len())
+        let here = self.at_or_behind(&Probe::new(key, tag))?;
+        self.there(self.onward(here, 1))
     }
 
     /// The place so many versions further; the start of a leaf rather than the end of the one before.
@@ -193,14 +196,15 @@ impl Sorted {
             // In order: leaves are filled to the brim.
             match self.leaves.last_mut() {
                 Some(leaf) if leaf.len() < LEAF => leaf.push(version),
-                _ => self.begin(self.leaves.len(), &[version]),
+                _ => self.begin(self.leaves.len(), [version]),
             }
             return;
         }
         let (mut leaf, mut at) = self.search(&probe);
         if self.leaves[leaf].len() == LEAF {
-            let upper = self.leaves[leaf].split_off(LEAF / 2);
-            self.begin(leaf + 1, &upper);
+            let upper: [Version; LEAF / 2] = std::array::from_fn(|n| self.leaves[leaf][LEAF / 2 + n]);
+            self.leaves[leaf].truncate(LEAF / 2);
+            self.begin(leaf + 1, upper);
             if at > LEAF / 2 {
                 (leaf, at) = (leaf + 1, at - LEAF / 2);
             }
@@ -209,9 +213,9 @@ impl Sorted {
     }
 
     /// Begins a leaf.
-    fn begin(&mut self, leaf: usize, versions: &[Version]) {
+    fn begin<const N: usize>(&mut self, leaf: usize, versions: [Version; N]) {
         let mut all = Vec::with_capacity(LEAF);
-        all.extend_from_slice(versions);
+        all.extend_from_slice(&versions);
         self.firsts.insert(leaf, versions[0]);
         self.leaves.insert(leaf, all);
     }
@@ -240,12 +244,6 @@ impl Sorted {
         bytes.extend_from_slice(probe.tail);
         bytes.extend_from_slice(stored);
         place
-    }
-
-    fn has_key(&self, version: &Version, probe: &Probe<'_>) -> bool {
-        version.head == probe.head
-            && version.place.class() == probe.class
-            && (probe.class < LONG || self.rest(version).0 == probe.tail)
     }
 }
 
@@ -295,7 +293,7 @@ impl Memtable {
         let sorted = self.read();
         let (leaf, at) = sorted.at_or_behind(&probe)?;
         let version = &sorted.leaves[leaf][at];
-        sorted.has_key(version, &probe).then(|| (version.tag, sorted.rest(version).1.to_vec()))
+        (sorted.order_of_keys(version, &probe) == Ordering::Equal).then(|| (version.tag, sorted.rest(version).1.to_vec()))
     }
 
     /// Memory in bytes, overhead included.

@@ -118,10 +118,16 @@ const VISIT: u64 = 16 << 10;
 /// Empties level 0 when scans have spent as much on its tables as that costs. Gets have filters, but a scan has to look
 /// into each of them.
 pub(super) fn for_scans(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>, scans: u64) -> Option<Task> {
+    let tables = levels.tables[0].len();
+    let spent = scans.saturating_mul(tables as u64 * VISIT);
+    if spent < levels.size(0) {
+        // An idle worker asks often.
+        return None;
+    }
     let task = from_level0(levels, shape, &Targets::new(levels, shape), busy)?;
     let bytes: u64 = levels.all().filter(|t| task.inputs.contains(&t.number)).map(|t| t.size).sum();
-    let fewer = levels.tables[0].len() + usize::from(!levels.tables[task.output].is_empty()) > 1;
-    (fewer && scans.saturating_mul(levels.tables[0].len() as u64 * VISIT) >= bytes).then_some(task)
+    let fewer = tables + usize::from(!levels.tables[task.output].is_empty()) > 1;
+    (fewer && spent >= bytes).then_some(task)
 }
 
 fn from_level0(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>) -> Option<Task> {

@@ -32,13 +32,13 @@ use std::time::Duration;
 
 /// How long a write rests for each table of level 0 too many.
 const SLOW: Duration = Duration::from_micros(50);
-/// After so many scans a worker looks whether they are worth a compaction.
-const SCANS: u64 = 256;
-
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
 /// How long a stalled write waits before it looks again.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// After so many scans a worker looks whether they are worth a compaction.
+const SCANS: u64 = 256;
 
 /// What all handles of an open store share.
 #[derive(Debug)]

@@ -102,7 +102,7 @@ pub(super) fn begin(
     let path = dir.join(file_name(number));
     let file = create_segment(fs, &path, Header::Wal, &Link::behind(before, first_seq).record(), room(size))?;
     let end = segment_start();
-    let log = Log::new(&path, Framing::Binary, file, end, end).with_room(room(size), room(size), u64::MAX);
+    let log = Log::new(&path, Framing::Binary, file, end, end).with_room(room(size), room(size));
     Ok(Memory { table: Memtable::new(size), log, number })
 }
 
@@ -127,8 +127,7 @@ pub(super) fn begin_in(spare: &Spare, dir: &Path, first_seq: u64, before: &Memor
 fn write_link(file: &Arc<dyn File>, path: PathBuf, number: u64, link: Link, size: usize) -> Result<Memory> {
     let start = Header::Wal.line().len() as u64;
     write_all_at(&**file, &link.record(), start).map_err(|e| Error::io("write to", &path, e))?;
-    let log =
-        Log::new(&path, Framing::Binary, Arc::clone(file), start, segment_start()).with_room(room(size), room(size), u64::MAX);
+    let log = Log::new(&path, Framing::Binary, Arc::clone(file), start, segment_start()).with_room(room(size), room(size));
     Ok(Memory { table: Memtable::new(size), log, number })
 }
 
@@ -234,7 +233,7 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path, numbers: &[u64], flushed: u64, si
         }
         recovered.max_seq = recovered.max_seq.max(max_seq);
         let len = file.len().map_err(|e| Error::io("read", &path, e))?;
-        let log = Log::new(&path, Framing::Binary, file, synced, end).with_room(len, room(size), u64::MAX);
+        let log = Log::new(&path, Framing::Binary, file, synced, end).with_room(len, room(size));
         recovered.memories.push(Memory { table, log, number });
     }
     Ok(recovered)

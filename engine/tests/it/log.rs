@@ -335,7 +335,7 @@ fn room_is_made_in_steps_and_never_read() {
     for fault in faults {
         let mem = mem();
         let fs = FailingFs::new(Arc::new(mem.clone()));
-        let log = new_log(&fs, framing).with_room(0, 200, u64::MAX);
+        let log = new_log(&fs, framing).with_room(0, 200);
         if let Some((kind, fault)) = fault {
             fs.arm(Plan { kind, skip: 2, times: 2, fault });
         }
@@ -357,42 +357,19 @@ fn room_is_made_in_steps_and_never_read() {
     }
 }
 
-/// A file that says that less of it was written than is.
+/// A file of which its file system says how far it was written, and to which its writer, in another process, may append
+/// after the first look at its records.
 #[derive(Debug)]
-struct Holed(Arc<dyn File>, u64);
-
-impl File for Holed {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
-        self.0.write_at(bytes, offset)
-    }
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-    fn written_len(&self) -> std::io::Result<u64> {
-        Ok(self.1)
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-    fn sync_all(&self) -> std::io::Result<()> {
-        self.0.sync_all()
-    }
+struct Shared {
+    file: Arc<dyn File>,
+    written: usize,
+    appends: Mutex<Option<Log>>,
 }
 
-/// A file to which its writer, in another process, appends after the first look at its records.
-#[derive(Debug)]
-struct Busy(Arc<dyn File>, Mutex<Option<Log>>, usize);
-
-impl File for Busy {
+impl File for Shared {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        let got = self.0.read_at(buf, offset)?;
-        if let Some(log) = self.1.lock().unwrap().take() {
+        let got = self.file.read_at(buf, offset)?;
+        if let Some(log) = self.appends.lock().unwrap().take() {
             // Synced, and the last record says so, behind the page to which the file was written.
             log.append(b'S', b"small").unwrap();
             log.append(b'S', &[7; PAGE]).unwrap();
@@ -402,22 +379,22 @@ impl File for Busy {
         Ok(got)
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
-        self.0.write_at(bytes, offset)
+        self.file.write_at(bytes, offset)
     }
     fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
     fn written_len(&self) -> std::io::Result<u64> {
-        Ok(self.2 as u64)
+        Ok(self.written as u64)
     }
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
     fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
     fn sync_all(&self) -> std::io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 }
 
@@ -437,8 +414,8 @@ fn a_log_that_grows_while_it_is_read_is_not_taken_for_rot() {
             file.set_len(room as u64).unwrap();
             file.write_at(&[1; 3][..torn], record.len() as u64).unwrap();
             let log = Log::new(path(), Framing::Binary, Arc::clone(&file), 0, record.len() as u64);
-            let log = log.with_room(room as u64, 4 * PAGE as u64, u64::MAX);
-            let busy = Busy(file, Mutex::new(Some(log)), written);
+            let log = log.with_room(room as u64, 4 * PAGE as u64);
+            let busy = Shared { file, written, appends: Mutex::new(Some(log)) };
             let mut seen = Vec::new();
             let mut read = |file: &dyn File, from| {
                 let to = file.len().unwrap();
@@ -450,7 +427,7 @@ fn a_log_that_grows_while_it_is_read_is_not_taken_for_rot() {
             };
             let end = read(&busy, 0);
             // Whatever was not seen is seen next time.
-            read(&*busy.0, end);
+            read(&*busy.file, end);
             assert_eq!(seen, [first, 5, PAGE, 4], "{torn} bytes, {room} of room");
         }
     }
@@ -463,7 +440,7 @@ fn a_record_that_ends_in_a_hole_is_read_whole() {
     let (ends, all) = (first.len() + last.len(), [&first[..], &last, &[0; 50]].concat());
     // As a copy that leaves zeros out makes it.
     for written in [ends - 100, ends - 1, ends, all.len()] {
-        let file = Holed(file_with(&all), written as u64);
+        let file = Shared { file: file_with(&all), written, appends: Mutex::new(None) };
         let mut seen = Vec::new();
         let found = replay(&file, path(), Framing::Binary, 0..all.len() as u64, Mode::Strict, |_, _, body| {
             seen.push(body.len());
