@@ -357,6 +357,20 @@ fn room_is_made_in_steps_and_never_read() {
     }
 }
 
+#[test]
+fn room_ends_where_it_must_and_records_need_not() {
+    let mem = mem();
+    let log = new_log(&mem, FRAMINGS[0]).with_room(0, 200).at_most(300);
+    let mut lengths = BTreeSet::new();
+    for n in 0..30 {
+        let written = log.append(b'S', &body(n)).unwrap();
+        let len = mem.image()[path()].len() as u64;
+        assert!(len <= written.end.max(300), "{len} of {}", written.end);
+        lengths.insert(len);
+    }
+    assert!(lengths.contains(&300) && lengths.last() > Some(&400), "{lengths:?}");
+}
+
 /// A file of which its file system says how far it was written, and to which its writer, in another process, may append
 /// after the first look at its records.
 #[derive(Debug)]
