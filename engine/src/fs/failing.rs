@@ -6,6 +6,7 @@
 use super::{File, Fs, LockOutcome, read_full_at, write_all_at};
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -199,6 +200,11 @@ impl File for FailingFile {
         self.inner.set_len(len)
     }
 
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        self.check_sync()?;
+        self.inner.write_back(range)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync(|file| file.sync_data())
     }
@@ -209,7 +215,8 @@ impl File for FailingFile {
 }
 
 impl FailingFile {
-    fn sync(&self, sync: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
+    /// Fails as a sync does, if it is its turn.
+    fn check_sync(&self) -> io::Result<()> {
         if let Err(e) = self.state.check(CallKind::Sync) {
             if self.reverts() {
                 let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,6 +225,11 @@ impl FailingFile {
             }
             return Err(e);
         }
+        Ok(())
+    }
+
+    fn sync(&self, sync: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
+        self.check_sync()?;
         sync(&*self.inner)?;
         self.keep_synced()
     }

@@ -12,6 +12,7 @@ mod mem;
 mod real;
 mod room;
 mod trace;
+mod write_back;
 
 pub use failing::{CallKind, FailingFs, Fault, Plan};
 pub use mem::MemFs;
@@ -70,6 +71,12 @@ pub trait File: Send + Sync + Debug {
     /// Says that small writes are going to fill bytes that the file already has, and that nobody will cut the file but
     /// through this handle. Changes nothing, and promises nothing; they may cost less.
     fn will_fill(&self, _range: Range<u64>) {}
+    /// Waits for what of these bytes is on its way to the device, and sends the rest on its way. For whoever writes much and
+    /// syncs at the end: the device has less to do then, and never so much at once that readers wait for it. Makes nothing
+    /// durable; an error is that of a failed sync.
+    fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes bytes and length written before this call durable (`fdatasync`). After an error nothing
     /// written since the last successful sync may be treated as durable, even if a later sync works.
     fn sync_data(&self) -> io::Result<()>;

@@ -1,6 +1,7 @@
 //! The operating system's files. Only here, and where small writes go into their room, the engine names `std::fs`.
 
 use super::room::Room;
+use super::write_back::write_back;
 use super::{File, Fs, Lock, LockOutcome};
 use rustix::fs::{FallocateFlags, FsWord, SeekFrom, fstatfs, seek};
 use rustix::io::Errno;
@@ -172,6 +173,10 @@ impl File for RealFile {
         if let Some(room) = self.room.get().filter(|_| self.lies_on(&WRITES_IN_PLACE)) {
             room.lock().unwrap_or_else(PoisonError::into_inner).expect(range);
         }
+    }
+
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        write_back(&self.file, range)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -35,6 +35,7 @@ mod compaction;
 mod cursor;
 mod entry;
 mod export;
+mod file;
 mod handle;
 mod iter;
 mod manifest;

@@ -10,9 +10,10 @@
 //! ```
 
 use super::entry::{Tag, sized};
+use super::file::FileBuilder;
 use crate::codec::{push_varint, read_varint};
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, read_full_at, write_all_at};
+use crate::fs::{File, Fs, read_full_at};
 use crate::log::{Framing, Header, Parsed};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,20 +50,15 @@ impl Pointer {
 /// A file of values that is being written.
 #[derive(Debug)]
 pub(super) struct ValueBuilder {
-    file: Arc<dyn File>,
-    path: PathBuf,
+    file: FileBuilder,
     pub(super) number: u64,
-    out: Vec<u8>,
-    written: u64,
 }
-
-const GATHER: usize = 1 << 20;
 
 impl ValueBuilder {
     pub(super) fn create(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Self> {
-        let path = dir.join(file_name(number));
-        let file = fs.create(&path).map_err(|e| Error::io("create", &path, e))?;
-        Ok(Self { file, path, number, out: Header::Values.line().to_vec(), written: 0 })
+        let mut file = FileBuilder::create(fs, dir.join(file_name(number)))?;
+        file.append(|bytes| bytes.extend_from_slice(Header::Values.line()))?;
+        Ok(Self { file, number })
     }
 
     pub(super) fn add(&mut self, key: &[u8], tag: Tag, value: &[u8]) -> Result<Pointer> {
@@ -71,24 +67,14 @@ impl ValueBuilder {
         push_varint(&mut body, key.len() as u64);
         body.extend_from_slice(key);
         body.extend_from_slice(value);
-        let start = self.out.len();
-        Framing::Binary.encode(&mut self.out, b'V', &body, Framing::checksum(b'V', &body), None);
-        let pointer = Pointer { file: self.number, offset: self.written + start as u64, len: (self.out.len() - start) as u64 };
-        if self.out.len() >= GATHER { self.write().map(|()| pointer) } else { Ok(pointer) }
-    }
-
-    fn write(&mut self) -> Result<()> {
-        write_all_at(&*self.file, &self.out, self.written).map_err(|e| Error::io("write to", &self.path, e))?;
-        self.written += self.out.len() as u64;
-        self.out.clear();
-        Ok(())
+        let offset = self.file.len();
+        self.file.append(|bytes| Framing::Binary.encode(bytes, b'V', &body, Framing::checksum(b'V', &body), None))?;
+        Ok(Pointer { file: self.number, offset, len: self.file.len() - offset })
     }
 
     /// Ends the file and syncs it; its length in bytes.
-    pub(super) fn finish(mut self) -> Result<u64> {
-        self.write()?;
-        self.file.sync_all().map_err(|e| Error::io("sync", &self.path, e))?;
-        Ok(self.written)
+    pub(super) fn finish(self) -> Result<u64> {
+        self.file.finish()
     }
 }
 

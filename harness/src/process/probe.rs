@@ -219,6 +219,10 @@ impl File for ProbeFile {
         self.inner.will_fill(range);
     }
 
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        self.inner.write_back(range)
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.probe.recovering();
         self.inner.set_len(len)

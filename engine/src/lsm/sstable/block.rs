@@ -59,17 +59,20 @@ impl BlockBuilder {
         &self.last
     }
 
-    /// The block; the builder is empty afterwards.
-    pub(super) fn finish(&mut self) -> Vec<u8> {
-        let mut bytes = std::mem::take(&mut self.bytes);
+    /// Ends the block; its bytes. The next one begins when the builder is cleared.
+    pub(super) fn finish(&mut self) -> &[u8] {
         for restart in &self.restarts {
-            bytes.extend_from_slice(&restart.to_le_bytes());
+            self.bytes.extend_from_slice(&restart.to_le_bytes());
         }
-        bytes.extend_from_slice(&(self.restarts.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(self.restarts.len() as u32).to_le_bytes());
+        &self.bytes
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
         self.restarts.clear();
         self.entries = 0;
         self.last.clear();
-        bytes
     }
 }
 
@@ -352,7 +355,7 @@ mod tests {
                 builder.add(key, tag(seq.0), &seq.0.to_be_bytes());
             }
             let len = builder.len();
-            let bytes = builder.finish();
+            let bytes = builder.finish().to_vec();
             prop_assert_eq!(bytes.len(), len);
             let versions: Vec<_> = versions.into_iter().collect();
             let mut cursor = BlockCursor::new(Arc::new(Block::new(bytes).unwrap()));

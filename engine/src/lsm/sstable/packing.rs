@@ -1,21 +1,63 @@
 //! Compressing blocks. Zstandard is a C library and comes with a feature; the rest is always there.
 
 use super::super::options::Compression;
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use std::fmt;
 
 /// Whether this build has it.
 pub(in crate::lsm) fn is_built_in(compression: Compression) -> bool {
     compression != Compression::Zstd || cfg!(feature = "zstd")
 }
 
-pub(super) fn compress(compression: Compression, bytes: &[u8]) -> Option<Vec<u8>> {
-    let packed = match compression {
-        Compression::None => return None,
-        Compression::Lz4 => lz4_flex::block::compress_prepend_size(bytes),
-        Compression::Snappy => snap::raw::Encoder::new().compress_vec(bytes).ok()?,
-        Compression::Zstd => zstd(bytes)?,
-    };
-    // A block that hardly shrinks is faster to read as it is.
-    (packed.len() < bytes.len() - bytes.len() / 8).then_some(packed)
+/// Compresses one block after the other, with the same memory.
+pub(super) struct Packer {
+    compression: Compression,
+    lz4: CompressTable,
+    snappy: snap::raw::Encoder,
+    packed: Vec<u8>,
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer").field("compression", &self.compression).finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    pub(super) fn new(compression: Compression) -> Self {
+        Self { compression, lz4: CompressTable::default(), snappy: snap::raw::Encoder::new(), packed: Vec::new() }
+    }
+
+    /// What to store of a block, and how it is compressed.
+    pub(super) fn pack<'a>(&'a mut self, bytes: &'a [u8]) -> (&'a [u8], Compression) {
+        // A block that hardly shrinks is faster to read as it is.
+        let worth = bytes.len() - bytes.len() / 8;
+        match self.compress(bytes) {
+            Some(len) if len < worth => (&self.packed[..len], self.compression),
+            _ => (bytes, Compression::None),
+        }
+    }
+
+    /// The length to which the block was compressed, in `packed`.
+    fn compress(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.compression {
+            Compression::None => None,
+            Compression::Lz4 => {
+                self.packed.resize(4 + get_maximum_output_size(bytes.len()), 0);
+                let (len, packed) = self.packed.split_first_chunk_mut()?;
+                *len = (bytes.len() as u32).to_le_bytes();
+                Some(4 + compress_into_with_table(bytes, packed, &mut self.lz4).ok()?)
+            }
+            Compression::Snappy => {
+                self.packed.resize(snap::raw::max_compress_len(bytes.len()), 0);
+                self.snappy.compress(bytes, &mut self.packed).ok()
+            }
+            Compression::Zstd => {
+                self.packed = zstd(bytes)?;
+                Some(self.packed.len())
+            }
+        }
+    }
 }
 
 pub(super) fn decompress(compression: u8, bytes: Vec<u8>) -> Result<Vec<u8>, String> {

@@ -114,6 +114,10 @@ impl File for MeteredFile {
         self.inner.will_fill(range);
     }
 
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        self.inner.write_back(range)
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.inner.set_len(len)
     }
