@@ -12,6 +12,10 @@ use std::ops::Range;
 #[cfg(target_os = "linux")]
 pub(super) fn write_back(file: &File, range: Range<u64>) -> io::Result<()> {
     use std::os::fd::AsRawFd;
+    if range.is_empty() {
+        // To the call, no bytes are all that follow.
+        return Ok(());
+    }
     let signed = |n: u64| libc::off64_t::try_from(n).map_err(io::Error::other);
     let (from, len) = (signed(range.start)?, signed(range.end - range.start)?);
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE;

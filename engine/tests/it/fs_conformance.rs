@@ -50,6 +50,12 @@ fn files_read_what_was_written(fs: &dyn Fs, root: &Path) {
     assert_eq!(content(fs, &path), b"hell\0\0");
     file.sync_data().unwrap();
     file.sync_all().unwrap();
+    // What is on its way to the device is read and written as ever.
+    for range in [0..6, 2..6, 3..3, 0..1 << 20] {
+        file.write_back(range).unwrap();
+        file.write_at(b"H", 0).unwrap();
+        assert_eq!(content(fs, &path), b"Hell\0\0");
+    }
     // Creating over a file empties it for the handles that are open, too.
     fs.create(&path).unwrap();
     assert_eq!(file.len().unwrap(), 0);
