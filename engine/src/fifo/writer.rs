@@ -215,6 +215,8 @@ impl Writing {
 
     fn flush_tail(&self, tail: &mut Tail) -> Result<()> {
         if !tail.waiting.is_empty() {
+            // A log that failed has let go of what waits here, and has nothing to write.
+            tail.log.check()?;
             tail.log.commit_step().inspect_err(|e| submit_again(tail, e))?;
             self.show(tail, tail.log.end(), None);
         }

@@ -814,6 +814,23 @@ fn what_was_buffered_outlives_a_full_disk() {
     }
 }
 
+/// What was buffered when the device failed is gone, and nobody is shown it: not by the call that fails, and not later.
+#[test]
+fn what_was_buffered_when_the_device_failed_is_never_shown() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open("/q", small(failing.clone())).unwrap();
+    fill(&store, 0..2);
+    (2..6).for_each(|n| assert_eq!(store.write_at(&entry(n), Durability::Async).unwrap(), n));
+    failing.arm(Plan { kind: CallKind::Write, skip: 0, times: 1, fault: Fault::Eio });
+    for _ in 0..3 {
+        assert!(matches!(store.len(), Err(Error::Poisoned { .. })));
+        assert!(matches!(store.sync(), Err(Error::Poisoned { .. })));
+    }
+    drop(store);
+    assert_eq!(all(&open(&fs)), [0, 1]);
+}
+
 /// A disk that stays full: buffered entries are taken as far as the buffer goes, and refused before they are taken then.
 #[test]
 fn a_disk_that_stays_full_refuses_what_it_does_not_take() {
