@@ -24,6 +24,7 @@ pub enum CallKind {
     Read,
     Write,
     SetLen,
+    /// Syncs of files, and what goes to the device ahead of one.
     Sync,
 }
 

@@ -73,7 +73,7 @@ pub trait File: Send + Sync + Debug {
     fn will_fill(&self, _range: Range<u64>) {}
     /// Waits for what of these bytes is on its way to the device, and sends the rest on its way. For whoever writes much and
     /// syncs at the end: the device has less to do then, and never so much at once that readers wait for it. Makes nothing
-    /// durable; an error is that of a failed sync.
+    /// durable; an error is that of a failed sync, and no later sync tells it again.
     fn write_back(&self, _range: Range<u64>) -> io::Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The operating system's files. Only here, and where small writes go into their room, the engine names `std::fs`.
+//! The operating system's files. Only here and in the two modules beside it the engine names `std::fs`.
 
 use super::room::Room;
 use super::write_back::write_back;

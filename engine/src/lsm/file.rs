@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// Bytes gathered for one `write`.
 const GATHER: usize = 256 << 10;
 
-/// Bytes that are sent to the device together; as many may still be on their way. With four times as many, readers wait
-/// for the device for longer than 10 ms.
+/// Bytes that are sent to the device together, and the next of them only when these are there: more at once keep it from
+/// readers and from syncs of the log.
 const STEP: u64 = 1 << 20;
 
 /// Writes a file.

@@ -241,6 +241,19 @@ fn a_trace_holds_calls_bytes_and_notes_in_order() {
     assert_eq!(entries.iter().map(|e| e.ok).collect::<Vec<_>>(), [[true; 10].as_slice(), &[false]].concat());
 }
 
+/// Nothing depends on bytes being on their way to the device, but what fails there is a sync that failed.
+#[test]
+fn what_is_sent_to_the_device_is_in_a_trace_only_when_it_fails() {
+    let (fs, root) = mem();
+    let failing = FailingFs::new(Arc::new(fs));
+    let fs = TraceFs::new(Arc::new(failing.clone()));
+    let file = fs.create(&root.join("x")).unwrap();
+    failing.arm(Plan { kind: CallKind::Sync, skip: 1, times: 1, fault: Fault::Eio });
+    assert_eq!([0..1, 1..2, 2..3].map(|range| file.write_back(range).is_ok()), [true, false, true]);
+    let seen: Vec<_> = fs.recorder().entries().into_iter().skip(1).map(|e| (e.op, e.ok)).collect();
+    assert_eq!(seen, [(FsOp::SyncData { inode: 0 }, false)]);
+}
+
 #[test]
 fn a_replayed_trace_gives_the_same_files() {
     let (inner, root) = mem();

@@ -763,21 +763,23 @@ fn a_failed_sync_stops_the_store_until_it_is_opened_again() {
 /// A large table goes to the device bit by bit, and what goes wrong on its way went wrong with the table.
 #[test]
 fn a_table_that_fails_on_its_way_to_the_device_is_not_used() {
-    let failed_syncs = |count: u32, len: usize| {
-        let mut failed = 0;
+    // How many syncs can fail, and how many of these failures leave no table.
+    let failures = |count: u32, len: usize| {
+        let (mut failed, mut removed) = (0, 0);
         loop {
             let fs = MemFs::new();
             let failing = FailingFs::new(Arc::new(fs.clone()));
             let compression = Compression::None;
-            let large = Options { memtable_size: 1 << 30, value_threshold: 1 << 20, compression, ..options(&fs) };
+            let large = Options { memtable_size: 8 << 20, value_threshold: 1 << 20, compression, ..options(&fs) };
             let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..large.clone() }).unwrap();
             (0..count).for_each(|n| store.put(&key(n), &vec![b'v'; len]).unwrap());
             failing.arm(Plan { kind: CallKind::Sync, skip: failed, times: 1, fault: Fault::Eio });
             let flushed = store.flush();
             if failing.fired() == 0 {
-                return failed;
+                return [failed, removed];
             }
             failed += 1;
+            removed += u64::from(files(&fs, "sst").is_empty());
             assert!(matches!(flushed, Err(Error::Poisoned { .. })), "sync {failed}: {flushed:?}");
             drop(store);
             let store = Store::open(DIR, large).unwrap();
@@ -785,7 +787,8 @@ fn a_table_that_fails_on_its_way_to_the_device_is_not_used() {
             assert_eq!(all(&store).len(), count as usize, "sync {failed}");
         }
     };
-    assert_eq!(failed_syncs(40, 100_000), failed_syncs(1, 100) + 3, "three more on the way of four megabytes");
+    let [large, small] = [failures(40, 100_000), failures(1, 100)];
+    assert_eq!(large, small.map(|n| n + 3), "three more on the way of four megabytes");
 }
 
 /// [`TestBackupRestore1` to `3`]

@@ -14,6 +14,9 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Bytes of memory that are kept from one block to the next: a single value may make one much longer.
+pub(super) const KEPT: usize = 1 << 20;
+
 /// Collects the entries of a block.
 #[derive(Debug)]
 pub(super) struct BlockBuilder {
@@ -70,6 +73,7 @@ impl BlockBuilder {
 
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
         self.restarts.clear();
         self.entries = 0;
         self.last.clear();

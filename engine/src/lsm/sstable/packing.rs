@@ -1,6 +1,7 @@
 //! Compressing blocks. Zstandard is a C library and comes with a feature; the rest is always there.
 
 use super::super::options::Compression;
+use super::block::KEPT;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use std::fmt;
 
@@ -9,7 +10,7 @@ pub(in crate::lsm) fn is_built_in(compression: Compression) -> bool {
     compression != Compression::Zstd || cfg!(feature = "zstd")
 }
 
-/// Compresses one block after the other, with the same memory.
+/// Compresses one block after the other, with the same memory but for Zstandard.
 pub(super) struct Packer {
     compression: Compression,
     lz4: CompressTable,
@@ -40,13 +41,20 @@ impl Packer {
 
     /// The length to which the block was compressed, in `packed`.
     fn compress(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.packed.truncate(KEPT);
+        self.packed.shrink_to(KEPT);
         match self.compression {
             Compression::None => None,
             Compression::Lz4 => {
                 self.packed.resize(4 + get_maximum_output_size(bytes.len()), 0);
                 let (len, packed) = self.packed.split_first_chunk_mut()?;
                 *len = (bytes.len() as u32).to_le_bytes();
-                Some(4 + compress_into_with_table(bytes, packed, &mut self.lz4).ok()?)
+                let len = compress_into_with_table(bytes, packed, &mut self.lz4).ok()?;
+                if matches!(self.lz4, CompressTable::Large(_)) {
+                    // For a block that was long; the next one compresses as if it were the first.
+                    self.lz4 = CompressTable::default();
+                }
+                Some(4 + len)
             }
             Compression::Snappy => {
                 self.packed.resize(snap::raw::max_compress_len(bytes.len()), 0);
