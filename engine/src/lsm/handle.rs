@@ -496,3 +496,39 @@ pub(super) fn owned<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> KeyRange {
     let own = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
     (own(range.start_bound()), own(range.end_bound()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Compression;
+    use super::super::pick;
+    use super::*;
+    use crate::fs::MemFs;
+    use std::cell::Cell;
+
+    #[test]
+    fn files_are_gone_before_memory_is_freed() {
+        let fs = MemFs::new();
+        let options = Options {
+            memtable_size: 2 << 20,
+            value_threshold: 1 << 20,
+            compression: Compression::None,
+            background: false,
+            fs: Arc::new(fs.clone()),
+            ..Options::default()
+        };
+        let store = Store::open("/db", options).unwrap();
+        for round in 0..3u8 {
+            (0..25u8).for_each(|n| store.put(&[n], &vec![round; 100 << 10]).unwrap());
+            store.core.flush_one().unwrap();
+        }
+        assert!(store.core.compact_one(pick::everything).unwrap());
+        let tables = || fs.paths().iter().filter(|path| path.extension().is_some_and(|e| e == "sst")).count();
+        assert!(tables() > 2, "{}", tables());
+        let rests = Cell::new(0);
+        store.core.forget(|| {
+            assert_eq!(tables(), 1);
+            rests.set(rests.get() + 1);
+        });
+        assert!(rests.get() > 1);
+    }
+}

@@ -56,6 +56,8 @@ pub(super) struct Core {
     /// What readers saw before, until nobody does: to free a memtable or remove a file takes milliseconds, and
     /// whoever reads must not be the last to let go.
     past: Mutex<Vec<Arc<View>>>,
+    /// Held by whoever lets go of what was seen before.
+    forgetting: Mutex<()>,
     visible: AtomicU64,
     /// Sequence numbers of open snapshots and how many have each.
     snapshots: Mutex<BTreeMap<u64, usize>>,
@@ -154,6 +156,7 @@ impl Core {
             writer: Mutex::new(Writer { memory: active, next_seq: recovered.max_seq + 1 }),
             view: ArcSwap::from_pointee(view),
             past: Mutex::default(),
+            forgetting: Mutex::default(),
             visible: AtomicU64::new(recovered.max_seq),
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
@@ -467,14 +470,17 @@ impl Core {
         Ok(now + interval)
     }
 
-    /// Lets go of what readers saw before and nobody sees any more; `rest` is called now and then.
-    fn forget(&self, rest: impl Fn()) {
-        let gone: Vec<_> = lock(&self.past).extract_if(.., |view| Arc::strong_count(view) == 1).collect();
-        for View { active, immutable, .. } in gone.into_iter().filter_map(Arc::into_inner) {
-            // Of what another view holds too, the last of them is the one to free it.
-            let last = std::iter::once(active).chain(immutable).filter_map(Arc::into_inner);
-            last.for_each(|memory| memory.table.free(&rest));
-        }
+    /// Lets go of what readers saw before and nobody sees any more: of files at once, of memory with a `rest` now and
+    /// then. When it returns, the files are gone.
+    pub(super) fn forget(&self, rest: impl Fn()) {
+        let memories: Vec<_> = {
+            let _others_wait = lock(&self.forgetting);
+            let gone: Vec<_> = lock(&self.past).extract_if(.., |view| Arc::strong_count(view) == 1).collect();
+            let memories = |View { active, immutable, .. }| std::iter::once(active).chain(immutable);
+            gone.into_iter().filter_map(Arc::into_inner).flat_map(memories).collect()
+        };
+        // Of what another view holds too, the last of them is the one to free it.
+        memories.into_iter().filter_map(Arc::into_inner).for_each(|memory| memory.table.free(&rest));
     }
 
     /// Lets those go on who read and write, if work is done beside them and nobody waits for its end.
