@@ -3,6 +3,7 @@
 
 use super::cursor::Merge;
 use super::entry::{Kind, Tag, push_expiry, unpack};
+use super::file::Way;
 use super::options::Options;
 use super::sstable::{self, TableBuilder};
 use super::value_log::{self, Pointer, ValueBuilder};
@@ -59,6 +60,7 @@ pub(super) struct Place<'a> {
     pub(super) fs: &'a dyn Fs,
     pub(super) dir: &'a Path,
     pub(super) options: &'a Options,
+    pub(super) way: Way,
     /// Gives away file numbers.
     pub(super) number: &'a dyn Fn() -> u64,
     /// Whether to give up, because the store is closing.
@@ -179,7 +181,7 @@ impl Output<'_> {
             none => {
                 let number = (self.place.number)();
                 self.begun.push(sstable::path(self.place.dir, number));
-                none.insert(TableBuilder::create(self.place.fs, self.place.dir, number, self.place.options)?)
+                none.insert(TableBuilder::create(self.place.fs, self.place.dir, number, self.place.options, self.place.way)?)
             }
         };
         table.add(key, tag, stored)
@@ -191,7 +193,7 @@ impl Output<'_> {
             none => {
                 let number = (self.place.number)();
                 self.begun.push(self.place.dir.join(value_log::file_name(number)));
-                Ok(none.insert(ValueBuilder::create(self.place.fs, self.place.dir, number)?))
+                Ok(none.insert(ValueBuilder::create(self.place.fs, self.place.dir, number, self.place.way)?))
             }
         }
     }

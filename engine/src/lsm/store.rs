@@ -9,6 +9,7 @@
 use super::compaction::{self, Place, Rules, Written};
 use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
 use super::entry::Changes;
+use super::file::Way;
 use super::manifest::{self, Manifest};
 use super::names::{Names, missing};
 use super::options::Options;
@@ -510,7 +511,7 @@ impl Core {
         source.place(|cursor| cursor.first())?;
         let seen = self.boundaries();
         let rules = Rules::all_of(&seen, self.options.clock.now());
-        let written = self.build(&mut source, &rules, &|_| ())?;
+        let written = self.build(&mut source, &rules, Way::Sent, &|_| ())?;
         self.counts.flushed.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let add = written.tables.into_iter().map(|table| (0, table)).collect();
         let edit = Edit { add, add_values: written.values, log: Some(newer.number), ..Edit::default() };
@@ -584,7 +585,7 @@ impl Core {
             table_size: task.table_size,
             read: &|pointer, key, tag| version.value(&self.dir, pointer, key, tag),
         };
-        let written = self.build(&mut source, &rules, &|bytes| self.pace(bytes))?;
+        let written = self.build(&mut source, &rules, Way::Synced, &|bytes| self.pace(bytes))?;
         self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -594,11 +595,12 @@ impl Core {
         self.install(edit, None)
     }
 
-    fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>, pace: &dyn Fn(u64)) -> Result<Written> {
+    fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>, way: Way, pace: &dyn Fn(u64)) -> Result<Written> {
         let place = Place {
             fs: &*self.options.fs,
             dir: &self.dir,
             options: &self.options,
+            way,
             number: &|| self.number(),
             stopped: &|| self.stopping.load(Ordering::Relaxed),
             pace,
@@ -744,7 +746,7 @@ impl Core {
                 let cursor = Box::new(TableCursor::new(Arc::clone(table), false));
                 let mut source = Merge::new(vec![cursor], Direction::Forward);
                 source.place(|cursor| cursor.first())?;
-                let written = self.build(&mut source, &rules, &|_| ())?;
+                let written = self.build(&mut source, &rules, Way::Sent, &|_| ())?;
                 edit.add.extend(written.tables.into_iter().map(|table| (level, table)));
                 edit.add_values.extend(written.values);
             }

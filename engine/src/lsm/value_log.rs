@@ -10,7 +10,7 @@
 //! ```
 
 use super::entry::{Tag, sized};
-use super::file::FileBuilder;
+use super::file::{FileBuilder, Way};
 use crate::codec::{push_varint, read_varint};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, read_full_at};
@@ -55,8 +55,8 @@ pub(super) struct ValueBuilder {
 }
 
 impl ValueBuilder {
-    pub(super) fn create(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Self> {
-        let mut file = FileBuilder::create(fs, dir.join(file_name(number)))?;
+    pub(super) fn create(fs: &dyn Fs, dir: &Path, number: u64, way: Way) -> Result<Self> {
+        let mut file = FileBuilder::create(fs, dir.join(file_name(number)), way)?;
         file.append(|bytes| bytes.extend_from_slice(Header::Values.line()))?;
         Ok(Self { file, number })
     }

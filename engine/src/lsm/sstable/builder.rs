@@ -9,7 +9,7 @@ use super::{FOOTER, Handle, MAGIC, block_crc, filter, path};
 use crate::codec::{crc32c, push_varint};
 use crate::error::Result;
 use crate::fs::Fs;
-use crate::lsm::file::FileBuilder;
+use crate::lsm::file::{FileBuilder, Way};
 use crate::lsm::options::Compression;
 use std::path::Path;
 
@@ -29,9 +29,9 @@ pub(in crate::lsm) struct TableBuilder {
 }
 
 impl TableBuilder {
-    pub(in crate::lsm) fn create(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> Result<Self> {
+    pub(in crate::lsm) fn create(fs: &dyn Fs, dir: &Path, number: u64, options: &Options, way: Way) -> Result<Self> {
         Ok(Self {
-            file: FileBuilder::create(fs, path(dir, number))?,
+            file: FileBuilder::create(fs, path(dir, number), way)?,
             number,
             block_size: options.block_size,
             packer: Packer::new(options.compression),
