@@ -472,7 +472,7 @@ impl Core {
     }
 
     /// Lets go of what readers saw before and nobody sees any more: of files at once, of memory with a `rest` now and
-    /// then. When it returns, the files are gone.
+    /// then. When it returns, files that no view holds any more are gone, whoever was at it.
     pub(super) fn forget(&self, rest: impl Fn()) {
         let memories: Vec<_> = {
             let _others_wait = lock(&self.forgetting);
