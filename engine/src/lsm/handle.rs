@@ -216,7 +216,11 @@ impl Store {
         self.core.flush()
     }
 
-    /// Merges everything into one level and drops what no snapshot can see any more.
+    /// Merges everything into one level and drops what no snapshot can see any more. When it returns, no file is left that
+    /// nobody reads. A thread of the store does it if it has any.
+    ///
+    /// # Errors
+    /// As [`Store::flush`], and [`Error::Corrupt`]. What was not merged stays as it was.
     pub fn compact(&self) -> Result<()> {
         self.core.compact_all()
     }

@@ -200,10 +200,10 @@ fn collection(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet
 
 /// Everything into one level, for an owner who asks.
 pub(super) fn everything(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>) -> Option<Task> {
-    let inputs: Vec<u64> = levels.all().map(|t| t.number).collect();
-    if inputs.iter().any(|number| busy.contains(number)) {
+    if !busy.is_empty() {
         return None;
     }
+    let inputs: Vec<u64> = levels.all().map(|t| t.number).collect();
     let output = LEVELS - 1;
     let targets = Targets { bytes: [0; LEVELS], base: LEVELS - 3 };
     let collect = levels.values.keys().copied().collect();

@@ -67,6 +67,9 @@ pub(super) struct Core {
     busy: Mutex<BTreeSet<u64>>,
     /// Compactions that workers may still begin.
     idle: AtomicUsize,
+    /// Held by whoever waits until everything is merged, and whether that is still to do.
+    merging: Mutex<()>,
+    merge_all: AtomicBool,
     flushing: Mutex<()>,
     preparing: Mutex<()>,
     /// The segment of the next memtable, made in advance.
@@ -163,6 +166,8 @@ impl Core {
             manifest: Mutex::new(manifest),
             busy: Mutex::default(),
             idle: AtomicUsize::new((background::processors() / 2).max(1)),
+            merging: Mutex::default(),
+            merge_all: AtomicBool::new(false),
             flushing: Mutex::default(),
             preparing: Mutex::default(),
             spare: Mutex::default(),
@@ -493,28 +498,45 @@ impl Core {
 
     /// One step of what is due: a flush, a compaction or a collection. Whether there was any.
     pub(super) fn step(&self) -> Result<bool> {
+        Ok(self.flush_step()? || self.compact_step()?)
+    }
+
+    /// Makes a segment in advance or flushes a memtable, if that is due; whether it was.
+    fn flush_step(&self) -> Result<bool> {
         self.check()?;
-        let flush = |prepared| if prepared { Ok(true) } else { self.flush_one() };
-        let compact = |flushed| if flushed { Ok(true) } else { self.compact_due() };
-        let done = self.prepare_segment().and_then(flush).and_then(compact);
+        let done = self.prepare_segment().and_then(|prepared| if prepared { Ok(true) } else { self.flush_one() });
         self.forget(|| self.rest());
         done.map_err(|e| self.settle_background(e))
+    }
+
+    /// Makes a compaction or a collection, if one is due; whether it was.
+    fn compact_step(&self) -> Result<bool> {
+        self.check()?;
+        let done = self.compact_due().map_err(|e| self.settle_background(e))?;
+        if done {
+            self.forget(|| self.rest());
+        }
+        Ok(done)
     }
 
     /// Flushes the oldest memtable that is full; whether there was one.
     pub(super) fn flush_one(&self) -> Result<bool> {
         let Ok(_one) = self.flushing.try_lock() else { return Ok(false) };
-        let view = self.view.load_full();
-        let Some(memory) = view.immutable.last() else { return Ok(false) };
-        let newer = view.immutable.iter().rev().nth(1).unwrap_or(&view.active);
-        let mut source = Merge::new(vec![Box::new(MemtableCursor::new(Arc::clone(memory)))], Direction::Forward);
+        // To hold the view all the time would keep files that a compaction has done with.
+        let (memory, oldest_log) = {
+            let view = self.view.load();
+            let Some(memory) = view.immutable.last() else { return Ok(false) };
+            let newer = view.immutable.iter().rev().nth(1).unwrap_or(&view.active);
+            (Arc::clone(memory), newer.number)
+        };
+        let mut source = Merge::new(vec![Box::new(MemtableCursor::new(Arc::clone(&memory)))], Direction::Forward);
         source.place(|cursor| cursor.first())?;
         let seen = self.boundaries();
         let rules = Rules::all_of(&seen, self.options.clock.now());
         let written = self.build(&mut source, &rules, Way::Sent, &|_| ())?;
         self.counts.flushed.fetch_add(bytes_of(&written), Ordering::Relaxed);
         let add = written.tables.into_iter().map(|table| (0, table)).collect();
-        let edit = Edit { add, add_values: written.values, log: Some(newer.number), ..Edit::default() };
+        let edit = Edit { add, add_values: written.values, log: Some(oldest_log), ..Edit::default() };
         self.install(edit, Some(memory.number))?;
         {
             let mut older = lock(&self.older);
@@ -537,7 +559,7 @@ impl Core {
         let pick = |levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>| {
             pick::pick(levels, shape, busy).or_else(|| pick::for_scans(levels, shape, busy, scans))
         };
-        let done = self.compact_one(pick);
+        let done = if self.merge_all.load(Ordering::Acquire) { self.merge_everything() } else { self.compact_one(pick) };
         self.idle.fetch_add(1, Ordering::AcqRel);
         done
     }
@@ -559,8 +581,10 @@ impl Core {
             (task, version)
         };
         let done = self.compact(&task, &version);
-        let mut busy = lock(&self.busy);
-        busy.retain(|number| !task.inputs.contains(number));
+        // Whoever finds that nobody is busy may count on it that nobody holds on to old files either.
+        drop(version);
+        lock(&self.busy).retain(|number| !task.inputs.contains(number));
+        self.bell.ring();
         done.map(|()| true)
     }
 
@@ -617,17 +641,23 @@ impl Core {
         let after = manifest.levels.apply(&edit).map_err(|why| edit_refused(&self.dir, why))?;
         edit.remove_values = after.live_values().into_iter().filter(|(_, live)| *live == 0).map(|(number, _)| number).collect();
         manifest.apply(&*self.options.fs, &edit, self.options.manifest_size)?;
+        self.show(manifest.levels.clone(), flushed);
+        drop(manifest);
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Shows new levels to readers, without the memtable that was flushed. Asks for the manifest's lock, and holds on to
+    /// nothing of what was seen before.
+    fn show(&self, levels: Levels, flushed: Option<u64>) {
         let before = Arc::clone(&self.view.load().version);
-        let version = Arc::new(Version::new(manifest.levels.clone(), Some(&before), &self.options.fs, &self.dir, &self.caches));
+        let version = Arc::new(Version::new(levels, Some(&before), &self.options.fs, &self.dir, &self.caches));
         version.retire(&before);
         let past = self.view.rcu(|view| {
             let immutable = view.immutable.iter().filter(|m| Some(m.number) != flushed).cloned().collect();
             View { active: Arc::clone(&view.active), immutable, version: Arc::clone(&version) }
         });
         lock(&self.past).push(past);
-        drop(manifest);
-        self.bell.ring();
-        Ok(())
     }
 
     /// Notes that a backup holds everything up to this version.
@@ -754,20 +784,47 @@ impl Core {
         self.install(edit, None)
     }
 
-    /// Flushes, then merges everything into one level, dropping what nobody can see any more.
+    /// Flushes, then merges everything into one level, dropping what nobody can see any more. A worker does it if there
+    /// are any.
     pub(super) fn compact_all(&self) -> Result<()> {
         self.flush()?;
+        let _others_wait = lock(&self.merging);
+        self.merge_all.store(true, Ordering::Release);
+        self.bell.ring();
+        let merged = self.wait_merged();
+        self.merge_all.store(false, Ordering::Release);
+        self.forget(|| ());
+        merged
+    }
+
+    fn wait_merged(&self) -> Result<()> {
         loop {
             self.check()?;
             let seen = self.bell.count();
-            let done = self.compact_one(pick::everything).map_err(|e| self.settle_background(e))?;
-            self.forget(|| ());
-            if done || self.view.load().version.levels.all().next().is_none() {
+            if !self.options.background {
+                self.merge_everything().map_err(|e| self.settle_background(e))?;
+            }
+            if !self.merge_all.load(Ordering::Acquire) {
                 return Ok(());
             }
-            // Another compaction has some of the tables.
+            lock(&self.background_error).take().map_or(Ok(()), Err)?;
             self.bell.wait(seen, PATIENCE);
         }
+    }
+
+    /// Merges everything, unless compactions are at work; whether it did.
+    fn merge_everything(&self) -> Result<bool> {
+        let done = self.compact_one(pick::everything)?;
+        if done || self.is_empty_and_idle() {
+            self.merge_all.store(false, Ordering::Release);
+            self.bell.ring();
+        }
+        Ok(done)
+    }
+
+    /// Whether there are no tables, and no compaction that still holds on to some.
+    fn is_empty_and_idle(&self) -> bool {
+        lock(&self.busy).is_empty() && self.view.load().version.levels.all().next().is_none()
     }
 
     /// What a failure in the background means for the store: a failed sync poisons it, the rest is tried again.
@@ -835,7 +892,7 @@ impl Core {
     }
 }
 
-/// Threads that do what is due: one flushes and one syncs the log on time, the others flush memtables and compact.
+/// Threads that do what is due: one flushes and one syncs the log on time, one flushes memtables, and the others compact.
 pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
     type Timed = fn(&Core, Duration) -> Result<Duration>;
     let timed: [(Timed, Duration); 2] =
@@ -851,31 +908,37 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
             }))
         });
     }
+    workers.start(whenever_due(core, Core::flush_step));
     for _ in 0..core.options.compactors {
-        let (core, bell) = (Arc::downgrade(core), core.bell.clone());
-        workers.start(move |now| {
-            let strong = core.upgrade()?;
-            if strong.stopping.load(Ordering::Acquire) || strong.poison.get().is_some() {
-                return None;
-            }
-            let seen = strong.bell.count();
-            match strong.step() {
-                Ok(true) => {}
-                Ok(false) => {
-                    drop(strong);
-                    bell.wait(seen, PATIENCE);
-                }
-                Err(_) if strong.stopping.load(Ordering::Acquire) => return None,
-                Err(e) => {
-                    strong.note(e);
-                    drop(strong);
-                    background::pause(PATIENCE);
-                }
-            }
-            Some(now)
-        });
+        workers.start(whenever_due(core, Core::compact_step));
     }
     workers
+}
+
+/// A worker that makes one step after the other while any is due, until the store stops.
+fn whenever_due(core: &Arc<Core>, step: fn(&Core) -> Result<bool>) -> impl FnMut(Duration) -> Option<Duration> + Send + 'static {
+    let (core, bell) = (Arc::downgrade(core), core.bell.clone());
+    move |now| {
+        let strong = core.upgrade()?;
+        if strong.stopping.load(Ordering::Acquire) || strong.poison.get().is_some() {
+            return None;
+        }
+        let seen = strong.bell.count();
+        match step(&strong) {
+            Ok(true) => {}
+            Ok(false) => {
+                drop(strong);
+                bell.wait(seen, PATIENCE);
+            }
+            Err(_) if strong.stopping.load(Ordering::Acquire) => return None,
+            Err(e) => {
+                strong.note(e);
+                drop(strong);
+                background::pause(PATIENCE);
+            }
+        }
+        Some(now)
+    }
 }
 
 /// Makes an empty store: a first segment, then the manifest, whose name says that the store exists.

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 pub(crate) const DIR: &str = "/db";
 
@@ -231,7 +232,7 @@ fn the_manifest_is_rewritten_when_it_has_grown() {
     for n in 0..500 {
         store.put(&key(n % 10), format!("{n}").as_bytes()).unwrap();
         store.flush().unwrap();
-        while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+        while store.maintain(Duration::ZERO).unwrap().is_zero() {}
         lengths.push(fs.image()[Path::new("/db/manifest")].len());
     }
     assert!(lengths.windows(2).any(|w| w[1] < w[0]), "it never got shorter: {:?}", lengths.last());
@@ -423,7 +424,7 @@ fn options_that_make_no_sense_are_refused() {
         ("level_multiplier", |o| o.level_multiplier = 1),
         ("table_size", |o| o.table_size = 1 << 40),
         ("collect_ratio", |o| o.collect_ratio = 0.0),
-        ("sync", |o| o.sync = SyncPolicy::Interval(std::time::Duration::ZERO)),
+        ("sync", |o| o.sync = SyncPolicy::Interval(Duration::ZERO)),
     ];
     for (name, change) in wrong {
         let mut options = options(&fs);
@@ -628,7 +629,7 @@ fn collected_values_leave_the_disk_and_deleted_keys_stay_away() {
     (0..60).filter(|n| n % 3 != 0).for_each(|n| store.delete(&key(n)).unwrap());
     let held = store.snapshot();
     store.flush().unwrap();
-    while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
     drop(held);
     store.compact().unwrap();
     let stats = store.stats();
@@ -740,6 +741,21 @@ fn a_full_disk_stops_nothing_for_good() {
     assert_eq!(all(&store).len(), 300);
     store.close().unwrap();
     assert_eq!(all(&open(&fs)).len(), 300);
+}
+
+#[test]
+fn whoever_waits_for_a_worker_to_merge_everything_is_told_that_it_cannot() {
+    let fs = MemFs::new();
+    let failing = FailingFs::new(Arc::new(fs.clone()));
+    let store = Store::open(DIR, Options { background: true, fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
+    (0..300).for_each(|n| store.put(&key(n), &[b'x'; 100]).unwrap());
+    store.flush().unwrap();
+    failing.arm(Plan { kind: CallKind::Create, skip: 0, times: u64::MAX, fault: Fault::Enospc });
+    assert!(matches!(store.compact(), Err(Error::Full { .. })));
+    failing.disarm();
+    store.compact().unwrap();
+    let held = store.stats().levels.iter().map(|level| level.tables.min(1)).sum::<u64>();
+    assert_eq!((held, all(&store).len()), (1, 300));
 }
 
 /// [`TestSyncForReadingTheEntriesThatWereSynced`]
@@ -936,7 +952,7 @@ fn what_was_read_of_a_table_goes_with_it() {
     assert!(cached > 8_000, "{cached}");
     store.compact().unwrap();
     // Nobody reads the old table any more once the store has looked whether somebody does.
-    store.maintain(std::time::Duration::ZERO).unwrap();
+    store.maintain(Duration::ZERO).unwrap();
     assert_eq!(store.stats().cached_blocks, 0);
     assert_eq!(all(&store), whole);
     let again = store.stats().cached_blocks;
@@ -954,7 +970,7 @@ fn scans_have_level_0_emptied() {
     (10..20).for_each(|n| store.put(&key(n), b"new").unwrap());
     store.flush().unwrap();
     let level_0 = || {
-        store.maintain(std::time::Duration::ZERO).unwrap();
+        store.maintain(Duration::ZERO).unwrap();
         store.stats().levels[0].tables
     };
     (0..50).for_each(|n| drop(store.get(&key(n)).unwrap()));
@@ -978,10 +994,12 @@ fn reads_that_miss_touch_no_block() {
     assert!(looked <= 3, "{looked} blocks for 100 keys that are not there");
 }
 
-/// Takes its time to create tables, and tells whether the store's lock was let go of meanwhile.
+/// Takes its time to create or to remove tables, and tells whether the store's lock was let go of meanwhile.
 #[derive(Clone, Debug)]
 struct SlowTables {
     inner: MemFs,
+    create: Duration,
+    remove: Duration,
     creating: Arc<AtomicU64>,
     released: Arc<AtomicU64>,
     late: Arc<AtomicU64>,
@@ -998,6 +1016,17 @@ impl Drop for Told {
     }
 }
 
+impl SlowTables {
+    fn new(create: Duration, remove: Duration) -> Self {
+        let [creating, released, late] = std::array::from_fn(|_| Arc::default());
+        Self { inner: MemFs::new(), create, remove, creating, released, late }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(DIR, Options { background: true, fs: Arc::new(self.clone()), ..options(&self.inner) }).unwrap()
+    }
+}
+
 impl Fs for SlowTables {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.inner.open(path)
@@ -1006,7 +1035,7 @@ impl Fs for SlowTables {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         if path.extension().is_some_and(|e| e == "sst") {
             self.creating.store(1, Ordering::SeqCst);
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(self.create);
             self.late.fetch_add(self.released.load(Ordering::SeqCst), Ordering::SeqCst);
         }
         self.inner.create(path)
@@ -1021,6 +1050,9 @@ impl Fs for SlowTables {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        if path.extension().is_some_and(|e| e == "sst") {
+            std::thread::sleep(self.remove);
+        }
         self.inner.remove(path)
     }
 
@@ -1043,8 +1075,8 @@ impl Fs for SlowTables {
 
 #[test]
 fn a_store_keeps_its_lock_until_its_workers_are_done() {
-    let fs = SlowTables { inner: MemFs::new(), creating: Arc::default(), released: Arc::default(), late: Arc::default() };
-    let store = Store::open(DIR, Options { background: true, fs: Arc::new(fs.clone()), ..options(&fs.inner) }).unwrap();
+    let fs = SlowTables::new(Duration::from_millis(50), Duration::ZERO);
+    let store = fs.open();
     let mut n = 0;
     while fs.creating.load(Ordering::SeqCst) == 0 {
         store.put(&key(n), &[b'v'; 100]).unwrap();
@@ -1052,6 +1084,19 @@ fn a_store_keeps_its_lock_until_its_workers_are_done() {
     }
     store.close().unwrap();
     assert_eq!((fs.released.load(Ordering::SeqCst), fs.late.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[test]
+fn nothing_is_left_of_a_store_of_deletes_once_it_is_compacted() {
+    let fs = SlowTables::new(Duration::ZERO, Duration::from_millis(2));
+    let store = fs.open();
+    for round in 0..20 {
+        (0..200).for_each(|n| store.put(&key(n), &[b'v'; 100]).unwrap());
+        (0..200).for_each(|n| store.delete(&key(n)).unwrap());
+        store.compact().unwrap();
+        let left = files(&fs.inner, "sst");
+        assert!(left.is_empty(), "round {round}: {left:?}");
+    }
 }
 
 #[test]
@@ -1087,7 +1132,7 @@ fn in_a_spare() -> (MemFs, Vec<PathBuf>, u32) {
         n += 1;
     }
     assert_eq!(files(&fs, "wal").len(), 1);
-    while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
     assert_eq!(files(&fs, "wal").len(), 2, "made in advance");
     while store.stats().memtables < 2 {
         put(n);
@@ -1110,7 +1155,7 @@ fn the_next_segment_is_made_in_advance_without_a_sync_at_the_turn() {
         store.put(&key(n), &[b'v'; 100]).unwrap();
         n += 1;
     }
-    while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
     let seen = trace.recorder().entries().len();
     while store.stats().memtables < 2 {
         store.put(&key(n), &[b'v'; 100]).unwrap();
@@ -1158,7 +1203,7 @@ fn a_segment_whose_link_is_lost_was_never_promised() {
     while store.stats().flushes == 0 {
         store.put(&key(n), &[b'v'; 100]).unwrap();
         n += 1;
-        store.maintain(std::time::Duration::ZERO).unwrap();
+        store.maintain(Duration::ZERO).unwrap();
     }
     let image = fs.image();
     drop(store);
