@@ -8,6 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// Niceness at which Linux gives a thread about a tenth of what one at 0 gets (see sched(7)).
+const BEHIND: i32 = 10;
+
 /// Threads that call a task whenever it says it is due next. Dropping this stops and joins them.
 #[derive(Debug)]
 pub struct Workers {
@@ -72,10 +75,24 @@ impl Workers {
 
     /// Starts a thread that calls `task` with the time since the workers were made. The task answers
     /// when it wants to be called next, or `None` to end.
+    pub fn start(&mut self, task: impl FnMut(Duration) -> Option<Duration> + Send + 'static) {
+        self.start_at(0, task);
+    }
+
+    /// As [`Workers::start`], for work that nobody waits for: when all processors are wanted, the thread gets a tenth of what
+    /// others get.
+    pub fn start_behind(&mut self, task: impl FnMut(Duration) -> Option<Duration> + Send + 'static) {
+        self.start_at(BEHIND, task);
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this file is where threads start")]
-    pub fn start(&mut self, mut task: impl FnMut(Duration) -> Option<Duration> + Send + 'static) {
+    fn start_at(&mut self, niceness: i32, mut task: impl FnMut(Duration) -> Option<Duration> + Send + 'static) {
         let (stop, start) = (Arc::clone(&self.stop), self.start);
         self.threads.push(thread::spawn(move || {
+            if niceness > 0 {
+                // Linux has it by thread. Where it is refused, the thread runs like all others.
+                let _ = rustix::process::nice(niceness);
+            }
             let mut next = Duration::ZERO;
             while stop.sleep_until(start, next) {
                 match task(start.elapsed()) {
@@ -148,4 +165,27 @@ pub fn pause(time: Duration) {
 /// How many threads are worth having.
 pub fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn work_that_nobody_waits_for_gets_less_of_the_processors() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let here = niceness();
+        let (tell, told) = mpsc::channel();
+        let mut workers = Workers::new();
+        let task = move |_| {
+            tell.send(niceness()).unwrap();
+            None
+        };
+        workers.start(task.clone());
+        assert_eq!(told.recv().unwrap(), here);
+        workers.start_behind(task);
+        assert_eq!(told.recv().unwrap(), (here + BEHIND).min(19));
+        assert_eq!(niceness(), here, "of the thread alone");
+    }
 }

@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Merges everything into one level and drops what no snapshot can see any more. When it returns, no file is left that
-    /// nobody reads. A thread of the store does it if it has any.
+    /// nobody reads. A thread of the store does it if it has any, behind those who read and write.
     ///
     /// # Errors
     /// As [`Store::flush`], and [`Error::Corrupt`]. What was not merged stays as it was.

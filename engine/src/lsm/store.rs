@@ -892,7 +892,8 @@ impl Core {
     }
 }
 
-/// Threads that do what is due: one flushes and one syncs the log on time, one flushes memtables, and the others compact.
+/// Threads that do what is due: one flushes and one syncs the log on time, one flushes memtables, and the others compact,
+/// behind everybody else: whoever reads and writes on all processors must not wait for a compaction's slice of time.
 pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
     type Timed = fn(&Core, Duration) -> Result<Duration>;
     let timed: [(Timed, Duration); 2] =
@@ -910,7 +911,7 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
     }
     workers.start(whenever_due(core, Core::flush_step));
     for _ in 0..core.options.compactors {
-        workers.start(whenever_due(core, Core::compact_step));
+        workers.start_behind(whenever_due(core, Core::compact_step));
     }
     workers
 }
