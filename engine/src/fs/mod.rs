@@ -8,6 +8,7 @@
 //! only by a sync of their file.
 
 mod failing;
+mod layer;
 mod mem;
 mod real;
 mod room;
@@ -15,6 +16,7 @@ mod trace;
 mod write_back;
 
 pub use failing::{CallKind, FailingFs, Fault, Plan};
+pub use layer::{FileLayer, FsLayer};
 pub use mem::MemFs;
 pub use real::RealFs;
 pub use trace::{FsOp, Recorded, Recorder, TraceFs};

@@ -1,7 +1,7 @@
 //! The log beneath all stores: framings, the damage rule, group commit, and what faults leave.
 
 use crate::support::{mem, path};
-use engine::fs::{CallKind, FailingFs, Fault, File, Fs, MemFs, Plan, write_all_at};
+use engine::fs::{CallKind, FailingFs, Fault, File, FileLayer, Fs, MemFs, Plan, write_all_at};
 use engine::log::{
     Framing, Header, Log, LogReader, MAX_RECORD, Mode, Parsed, Replayed, create_segment, identify, replay, segment_name,
     segment_number,
@@ -380,7 +380,11 @@ struct Shared {
     appends: Mutex<Option<Log>>,
 }
 
-impl File for Shared {
+impl FileLayer for Shared {
+    fn below(&self) -> &dyn File {
+        &*self.file
+    }
+
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
         let got = self.file.read_at(buf, offset)?;
         if let Some(log) = self.appends.lock().unwrap().take() {
@@ -392,23 +396,9 @@ impl File for Shared {
         }
         Ok(got)
     }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
-        self.file.write_at(bytes, offset)
-    }
-    fn len(&self) -> std::io::Result<u64> {
-        self.file.len()
-    }
+
     fn written_len(&self) -> std::io::Result<u64> {
         Ok(self.written as u64)
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.file.sync_data()
-    }
-    fn sync_all(&self) -> std::io::Result<()> {
-        self.file.sync_all()
     }
 }
 

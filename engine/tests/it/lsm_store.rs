@@ -1,6 +1,6 @@
 //! What the LSM store promises, one test each. Names in brackets are Badger's tests of the same behaviour.
 
-use engine::fs::{CallKind, FailingFs, Fault, File, Fs, FsOp, Lock, LockOutcome, MemFs, Plan, RealFs, TraceFs};
+use engine::fs::{CallKind, FailingFs, Fault, File, Fs, FsLayer, FsOp, Lock, LockOutcome, MemFs, Plan, RealFs, TraceFs};
 use engine::lsm::{Batch, Clock, Compression, Options, Store, Transaction};
 use engine::{Durability, Error, SyncPolicy};
 use std::collections::BTreeMap;
@@ -247,9 +247,9 @@ struct FullAtRewrite {
     renamed: AtomicU64,
 }
 
-impl Fs for FullAtRewrite {
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.inner.open(path)
+impl FsLayer for FullAtRewrite {
+    fn below(&self) -> &dyn Fs {
+        &self.inner
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -270,26 +270,6 @@ impl Fs for FullAtRewrite {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         self.inner.sync_dir(dir)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-        self.inner.list(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
-        self.inner.lock(path)
     }
 }
 
@@ -1022,14 +1002,14 @@ impl SlowTables {
         Self { inner: MemFs::new(), create, remove, creating, released, late }
     }
 
-    fn open(&self) -> Store {
+    fn store(&self) -> Store {
         Store::open(DIR, Options { background: true, fs: Arc::new(self.clone()), ..options(&self.inner) }).unwrap()
     }
 }
 
-impl Fs for SlowTables {
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.inner.open(path)
+impl FsLayer for SlowTables {
+    fn below(&self) -> &dyn Fs {
+        &self.inner
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -1041,31 +1021,11 @@ impl Fs for SlowTables {
         self.inner.create(path)
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-
     fn remove(&self, path: &Path) -> io::Result<()> {
         if path.extension().is_some_and(|e| e == "sst") {
             std::thread::sleep(self.remove);
         }
         self.inner.remove(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-        self.inner.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
     }
 
     fn lock(&self, _: &Path) -> io::Result<LockOutcome> {
@@ -1076,7 +1036,7 @@ impl Fs for SlowTables {
 #[test]
 fn a_store_keeps_its_lock_until_its_workers_are_done() {
     let fs = SlowTables::new(Duration::from_millis(50), Duration::ZERO);
-    let store = fs.open();
+    let store = fs.store();
     let mut n = 0;
     while fs.creating.load(Ordering::SeqCst) == 0 {
         store.put(&key(n), &[b'v'; 100]).unwrap();
@@ -1089,7 +1049,7 @@ fn a_store_keeps_its_lock_until_its_workers_are_done() {
 #[test]
 fn nothing_is_left_of_a_store_of_deletes_once_it_is_compacted() {
     let fs = SlowTables::new(Duration::ZERO, Duration::from_millis(2));
-    let store = fs.open();
+    let store = fs.store();
     for round in 0..20 {
         (0..200).for_each(|n| store.put(&key(n), &[b'v'; 100]).unwrap());
         (0..200).for_each(|n| store.delete(&key(n)).unwrap());

@@ -1,10 +1,9 @@
 //! What the tests share: stores without background threads, and images of a killed process.
 
-use engine::fs::{File, Fs, FsOp, LockOutcome, MemFs, Recorded};
+use engine::fs::{File, FileLayer, Fs, FsLayer, FsOp, MemFs, Recorded};
 use engine::typed::{Options, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt::{self, Debug, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -149,10 +148,6 @@ impl Interrupted {
     pub(crate) fn new(inner: impl Fs + 'static) -> Self {
         Self { inner: Arc::new(inner), on_create: Arc::new(|_| ()), on_write: Arc::new(|| ()) }
     }
-
-    fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(InterruptedFile { inner, on_write: Arc::clone(&self.on_write) })
-    }
 }
 
 impl Debug for Interrupted {
@@ -161,42 +156,18 @@ impl Debug for Interrupted {
     }
 }
 
-impl Fs for Interrupted {
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.inner.open(path).map(|file| self.file(file))
+impl FsLayer for Interrupted {
+    fn below(&self) -> &dyn Fs {
+        &*self.inner
+    }
+
+    fn over(&self, _: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(InterruptedFile { inner, on_write: Arc::clone(&self.on_write) })
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         (self.on_create)(path);
-        self.inner.create(path).map(|file| self.file(file))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.inner.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
-        self.inner.lock(path)
+        self.inner.create(path).map(|file| self.over(path, file))
     }
 }
 
@@ -211,30 +182,14 @@ impl Debug for InterruptedFile {
     }
 }
 
-impl File for InterruptedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
+impl FileLayer for InterruptedFile {
+    fn below(&self) -> &dyn File {
+        &*self.inner
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let taken = self.inner.write_at(bytes, offset);
         (self.on_write)();
         taken
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.inner.sync_all()
     }
 }

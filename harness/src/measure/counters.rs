@@ -1,10 +1,8 @@
 //! A file system that counts what a store calls for: the syncs behind each acknowledgement are part of
 //! every latency that is compared.
 
-use engine::fs::{File, Fs, LockOutcome};
-use std::ffi::OsString;
+use engine::fs::{File, FileLayer, Fs, FsLayer};
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -71,10 +69,6 @@ impl CountingFs {
             dir_syncs: load(&cells.dir_syncs),
         }
     }
-
-    fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(CountingFile { inner, cells: Arc::clone(&self.cells) })
-    }
 }
 
 impl Calls {
@@ -88,48 +82,24 @@ impl Calls {
     }
 }
 
-impl Fs for CountingFs {
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(self.file(self.inner.open(path)?))
+impl FsLayer for CountingFs {
+    fn below(&self) -> &dyn Fs {
+        &*self.inner
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(self.file(self.inner.create(path)?))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.inner.list(dir)
+    fn over(&self, _: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(CountingFile { inner, cells: Arc::clone(&self.cells) })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.cells.dir_syncs.fetch_add(1, Ordering::Relaxed);
         self.inner.sync_dir(dir)
     }
-
-    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
-        self.inner.lock(path)
-    }
 }
 
-impl File for CountingFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
+impl FileLayer for CountingFile {
+    fn below(&self) -> &dyn File {
+        &*self.inner
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -138,33 +108,8 @@ impl File for CountingFile {
         Ok(taken)
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn written_len(&self) -> io::Result<u64> {
-        self.inner.written_len()
-    }
-
-    fn will_fill(&self, range: Range<u64>) {
-        self.inner.will_fill(range);
-    }
-
-    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
-        self.inner.write_back(range)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync(&self, sync: &dyn Fn(&dyn File) -> io::Result<()>) -> io::Result<()> {
         self.cells.syncs.fetch_add(1, Ordering::Relaxed);
-        self.inner.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.cells.syncs.fetch_add(1, Ordering::Relaxed);
-        self.inner.sync_all()
+        sync(&*self.inner)
     }
 }

@@ -5,11 +5,9 @@
 //! takes long enough by itself and is killed inside the kernel.
 
 use crate::history::{History, Moment};
-use engine::fs::{File, Fs, LockOutcome};
+use engine::fs::{File, FileLayer, Fs, FsLayer, LockOutcome};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,10 +75,6 @@ impl ProbeFs {
             self.probe.at(Moment::Creation, || ());
         }
     }
-
-    fn file(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(ProbeFile { inner, path: path.to_owned(), probe: Arc::clone(&self.probe) })
-    }
 }
 
 impl Probe {
@@ -122,10 +116,18 @@ impl Probe {
     }
 }
 
-impl Fs for ProbeFs {
+impl FsLayer for ProbeFs {
+    fn below(&self) -> &dyn Fs {
+        &*self.inner
+    }
+
+    fn over(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(ProbeFile { inner, path: path.to_owned(), probe: Arc::clone(&self.probe) })
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.probe.recovering();
-        Ok(self.file(path, self.inner.open(path)?))
+        Ok(self.over(path, self.inner.open(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -133,7 +135,7 @@ impl Fs for ProbeFs {
         if !self.probe.opening.load(Ordering::SeqCst) {
             self.probe.drafts.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
         }
-        Ok(self.file(path, self.inner.create(path)?))
+        Ok(self.over(path, self.inner.create(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -148,21 +150,9 @@ impl Fs for ProbeFs {
         Ok(())
     }
 
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.probe.recovering();
         self.inner.remove(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.inner.list(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -180,7 +170,11 @@ impl Fs for ProbeFs {
     }
 }
 
-impl File for ProbeFile {
+impl FileLayer for ProbeFile {
+    fn below(&self) -> &dyn File {
+        &*self.inner
+    }
+
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.probe.recovering();
         self.inner.read_at(buf, offset)
@@ -207,34 +201,13 @@ impl File for ProbeFile {
         result
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn written_len(&self) -> io::Result<u64> {
-        self.inner.written_len()
-    }
-
-    fn will_fill(&self, range: Range<u64>) {
-        self.inner.will_fill(range);
-    }
-
-    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
-        self.inner.write_back(range)
-    }
-
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.probe.recovering();
         self.inner.set_len(len)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync(&self, sync: &dyn Fn(&dyn File) -> io::Result<()>) -> io::Result<()> {
         self.probe.recovering();
-        self.inner.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.probe.recovering();
-        self.inner.sync_all()
+        sync(&*self.inner)
     }
 }

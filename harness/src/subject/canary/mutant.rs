@@ -6,9 +6,8 @@ use crate::subject::fifo::Fifo;
 use crate::subject::lsm::Lsm;
 use crate::subject::typed::Typed;
 use crate::subject::{Session, Site, Subject, SubjectError};
-use engine::fs::{File, Fs, LockOutcome, read_full_at, write_all_at};
+use engine::fs::{File, FileLayer, Fs, FsLayer, read_full_at, write_all_at};
 use engine::log::{Framing, Header, Parsed};
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,8 +85,12 @@ struct MutantFile {
     late: Late,
 }
 
-impl MutantFs {
-    fn file(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
+impl FsLayer for MutantFs {
+    fn below(&self) -> &dyn Fs {
+        &*self.inner
+    }
+
+    fn over(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
         let concerns = match self.bug {
             Bug::FileSync(ending) | Bug::LateFileSync(ending) => {
                 // A draft is the file that it becomes.
@@ -98,37 +101,17 @@ impl MutantFs {
         };
         Arc::new(MutantFile { inner, bug: concerns.then_some(self.bug), late: self.late.clone() })
     }
-}
 
-impl MutantFile {
-    fn sync(&self, sync: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
-        match self.bug {
-            Some(Bug::FileSync(_)) => Ok(()),
-            Some(Bug::LateFileSync(_)) => self.late.put_off(Due::File(Arc::clone(&self.inner))),
-            _ => sync(&*self.inner),
-        }
-    }
-}
-
-impl Fs for MutantFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = self.inner.open(path)?;
         if self.bug == Bug::Checksum {
             mend(&*file)?;
         }
-        Ok(self.file(path, file))
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.inner.create(path).map(|file| self.file(path, file))
+        Ok(self.over(path, file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         if self.bug == Bug::Rename { Ok(()) } else { self.inner.rename(from, to) }
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -139,14 +122,6 @@ impl Fs for MutantFs {
         })
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.inner.list(dir)
-    }
-
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         match self.bug {
             Bug::DirSync => Ok(()),
@@ -154,35 +129,23 @@ impl Fs for MutantFs {
             _ => self.inner.sync_dir(dir),
         }
     }
-
-    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
-        self.inner.lock(path)
-    }
 }
 
-impl File for MutantFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.inner.write_at(bytes, offset)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+impl FileLayer for MutantFile {
+    fn below(&self) -> &dyn File {
+        &*self.inner
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         if self.bug == Some(Bug::Truncate) && len < self.inner.len()? { Ok(()) } else { self.inner.set_len(len) }
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync(|file| file.sync_data())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync(|file| file.sync_all())
+    fn sync(&self, sync: &dyn Fn(&dyn File) -> io::Result<()>) -> io::Result<()> {
+        match self.bug {
+            Some(Bug::FileSync(_)) => Ok(()),
+            Some(Bug::LateFileSync(_)) => self.late.put_off(Due::File(Arc::clone(&self.inner))),
+            _ => sync(&*self.inner),
+        }
     }
 }
 
