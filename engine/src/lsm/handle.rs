@@ -292,6 +292,7 @@ impl Store {
             written: count(&core.counts.written),
             flushed: count(&core.counts.flushed),
             compacted: count(&core.counts.compacted),
+            compacting: Duration::from_nanos(count(&core.counts.compacting)),
             cache_hits: hits,
             cache_misses: misses,
             cached_blocks,
@@ -441,6 +442,8 @@ pub struct Stats {
     pub flushed: u64,
     /// What compactions wrote.
     pub compacted: u64,
+    /// Time that threads of the store spent on compactions, one beside the other counted together.
+    pub compacting: Duration,
     /// Blocks found in the cache.
     pub cache_hits: u64,
     /// Blocks read.

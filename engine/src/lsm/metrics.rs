@@ -31,6 +31,8 @@ impl Stats {
         for (name, help, value) in written {
             registry.register_with_unit(name, help, Unit::Bytes, ConstCounter::new(value));
         }
+        let compacting = ConstCounter::new(self.compacting.as_secs_f64());
+        registry.register_with_unit("compacting", "Time spent on compactions", Unit::Seconds, compacting);
         let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register("memtables", "Memtables in memory", gauge(self.memtables));
         let held = [

@@ -60,5 +60,5 @@ pub use handle::{Batch, Snapshot, Stats, Store};
 pub use iter::Iter;
 pub use options::{Clock, Compression, Options};
 pub use salvage::{Loss, Salvage, Salvaged};
-pub use simulate::Simulation;
+pub use simulate::{Pace, Simulation};
 pub use transaction::Transaction;

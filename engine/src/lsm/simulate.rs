@@ -2,11 +2,13 @@
 //!
 //! Keys are written uniformly at random. A table is a range of keys and how many of them it holds; when runs merge,
 //! the keys they share count once: of `U` keys in a range, runs with `n₁, n₂, …` of them hold together
-//! `U (1 − (1 − n₁/U)(1 − n₂/U)…)`. Every compaction is made as soon as it is due, one after the other.
+//! `U (1 − (1 − n₁/U)(1 − n₂/U)…)`. A compaction begins when it is due and a thread is free for it, and takes as long as
+//! the [`Pace`] says: writes that come in meanwhile are slowed and held up as a store does it.
 
 use super::memtable::Memtable;
 use super::options::Options;
 use super::pick::{self, Shape, Task};
+use super::store::{self, SLOW};
 use super::version::{Edit, LEVELS, Levels, TableMeta};
 use std::collections::BTreeSet;
 
@@ -23,11 +25,35 @@ pub struct Simulation {
     stored: f64,
     /// Writes that fill a memtable.
     flush: u64,
+    /// Tables of level 0 that slow writes, and that hold them up.
+    crowded: (usize, usize),
+    pace: Pace,
+    /// Seconds that have gone by.
+    now: f64,
+    running: Vec<Running>,
     pending: u64,
     writes: u64,
     flushed: f64,
     compacted: f64,
     next: u64,
+}
+
+/// How fast a store writes and compacts. By default its compactions take no time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// Seconds from one write to the next, if nothing holds it up.
+    pub write: f64,
+    /// Seconds that a compaction takes for each byte that it writes.
+    pub compaction: f64,
+}
+
+/// A compaction at work.
+#[derive(Clone, Debug)]
+struct Running {
+    inputs: Vec<u64>,
+    /// What it will have done at this time.
+    edit: Edit,
+    ends: f64,
 }
 
 /// Body of a log record beside key and value, for keys and values of up to 127 bytes: number, count, kind, lengths.
@@ -44,6 +70,10 @@ impl Simulation {
             logged: entry as f64 + LOG_BYTES,
             stored: stored.max(1.0),
             flush: (options.memtable_size / Memtable::weight(entry as usize)).max(1) as u64,
+            crowded: (options.level0_slow, options.level0_stall),
+            pace: Pace::default(),
+            now: 0.0,
+            running: Vec::new(),
             pending: 0,
             writes: 0,
             flushed: 0.0,
@@ -52,33 +82,82 @@ impl Simulation {
         }
     }
 
+    /// The same at this pace.
+    #[must_use]
+    pub fn at_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
     /// Writes so many times to keys at random, and compacts what is due.
     pub fn write(&mut self, writes: u64) {
-        self.writes += writes;
-        self.pending += writes;
-        while self.pending >= self.flush {
-            self.pending -= self.flush;
-            self.flush_of(self.flush);
-        }
-    }
-
-    /// Writes what is in memory into a table.
-    pub fn flush(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        if pending > 0 {
-            self.flush_of(pending);
-        }
-    }
-
-    fn flush_of(&mut self, writes: u64) {
-        let distinct = self.keys * -(-(writes as f64) / self.keys).exp_m1();
-        let table = self.table(0, u64::MAX, distinct);
-        self.flushed += table.size as f64;
-        self.apply(Edit { add: vec![(0, table)], ..Edit::default() });
-        while let Some(task) = pick::pick(&self.levels, &self.shape, &BTreeSet::new()) {
-            if !self.compact(&task) {
-                break;
+        let mut left = writes;
+        while left > 0 {
+            let level0 = self.levels.tables[0].len();
+            let (slow, stall) = self.crowded;
+            if level0 >= stall && self.wait_for_one() {
+                continue;
             }
+            let excess = (level0 + 1).saturating_sub(slow);
+            let each = self.pace.write + SLOW.as_secs_f64() * excess as f64;
+            let until_one_ends = self.next_end().map_or(u64::MAX, |ends| ((ends - self.now) / each).ceil() as u64);
+            let some = left.min(self.flush - self.pending).min(until_one_ends.max(1));
+            self.now += some as f64 * each;
+            self.writes += some;
+            self.pending += some;
+            left -= some;
+            if self.pending == self.flush {
+                self.flush_pending();
+            }
+            self.advance();
+        }
+    }
+
+    /// Writes what is in memory into a table, and waits until nothing is due any more.
+    pub fn settle(&mut self) {
+        self.flush_pending();
+        self.advance();
+        while self.wait_for_one() {}
+    }
+
+    fn flush_pending(&mut self) {
+        let writes = std::mem::take(&mut self.pending);
+        let distinct = self.keys * -(-(writes as f64) / self.keys).exp_m1();
+        if distinct >= 1.0 {
+            let table = self.table(0, u64::MAX, distinct);
+            self.flushed += table.size as f64;
+            self.apply(&Edit { add: vec![(0, table)], ..Edit::default() });
+        }
+    }
+
+    fn next_end(&self) -> Option<f64> {
+        self.running.iter().map(|running| running.ends).min_by(f64::total_cmp)
+    }
+
+    /// Lets time go by until a compaction has ended; whether there was one.
+    fn wait_for_one(&mut self) -> bool {
+        let end = self.next_end();
+        self.now = end.unwrap_or(self.now).max(self.now);
+        self.advance();
+        end.is_some()
+    }
+
+    /// Ends the compactions whose time has come and begins those that are due, as many at a time as a store does.
+    fn advance(&mut self) {
+        loop {
+            if let Some(done) = self.running.iter().position(|running| running.ends <= self.now) {
+                let done = self.running.swap_remove(done);
+                self.apply(&done.edit);
+                continue;
+            }
+            let busy: BTreeSet<u64> = self.running.iter().flat_map(|running| running.inputs.iter().copied()).collect();
+            let free = self.running.len() < store::compactions_at_once();
+            let Some(task) = pick::pick(&self.levels, &self.shape, &busy).filter(|_| free) else { return };
+            let (edit, bytes) = self.outcome(&task);
+            if self.levels.apply(&edit).is_err() {
+                return;
+            }
+            self.compacted += bytes;
+            self.running.push(Running { inputs: task.inputs, edit, ends: self.now + bytes * self.pace.compaction });
         }
     }
 
@@ -99,14 +178,10 @@ impl Simulation {
         (0..LEVELS).map(|level| self.levels.size(level)).sum()
     }
 
-    /// Whether the edit fits; it does, if tables are cut one behind the other.
-    fn apply(&mut self, edit: Edit) -> bool {
-        match self.levels.apply(&edit) {
-            Ok(levels) => {
-                self.levels = levels;
-                true
-            }
-            Err(_) => false,
+    /// Makes an edit if it fits; it does, if tables are cut one behind the other.
+    fn apply(&mut self, edit: &Edit) {
+        if let Ok(levels) = self.levels.apply(edit) {
+            self.levels = levels;
         }
     }
 
@@ -124,12 +199,13 @@ impl Simulation {
         }
     }
 
-    fn compact(&mut self, task: &Task) -> bool {
+    /// What a compaction does, and the bytes that it writes.
+    fn outcome(&mut self, task: &Task) -> (Edit, f64) {
         let inputs: Vec<TableMeta> =
             self.levels.all().filter(|t| task.inputs.contains(&t.number)).map(|t| (**t).clone()).collect();
         if task.moves {
             let add = inputs.into_iter().map(|table| (task.output, table)).collect();
-            return self.apply(Edit { add, remove: task.inputs.clone(), ..Edit::default() });
+            return (Edit { add, remove: task.inputs.clone(), ..Edit::default() }, 0.0);
         }
         let ranges: Vec<(u64, u64, f64)> =
             inputs.iter().map(|t| (number(&t.smallest), number(&t.largest), t.entries as f64)).collect();
@@ -158,8 +234,8 @@ impl Simulation {
             let table = self.table(begin, end, held);
             add.push((task.output, table));
         }
-        self.compacted += add.iter().map(|(_, table)| table.size as f64).sum::<f64>();
-        self.apply(Edit { add, remove: task.inputs.clone(), ..Edit::default() })
+        let bytes = add.iter().map(|(_, table)| table.size as f64).sum();
+        (Edit { add, remove: task.inputs.clone(), ..Edit::default() }, bytes)
     }
 
     /// Keys that the runs together hold between two keys.
@@ -206,6 +282,28 @@ mod tests {
             most = most.max(simulation.space_amplification());
         }
         assert!(simulation.space_amplification() >= 1.0 && most < 2.5, "{most}");
+    }
+
+    #[test]
+    fn compactions_that_lag_behind_rewrite_less_and_hold_writes_up() {
+        let (write, keys) = (1e-6, 1_000_000);
+        let run = |compaction: f64| {
+            let mut simulation = Simulation::new(&small(), keys, 116, 100.0).at_pace(Pace { write, compaction });
+            let mut most = 0;
+            for _ in 0..2_000 {
+                simulation.write(keys / 1_000);
+                most = most.max(simulation.levels.tables[0].len());
+            }
+            let took = simulation.now;
+            simulation.settle();
+            assert_eq!(pick::pick(&simulation.levels, &simulation.shape, &BTreeSet::new()).map(|task| task.output), None);
+            (simulation.write_amplification(), took, most)
+        };
+        let (at_once, slow) = (run(0.0), run(1e-8));
+        assert!(slow.0 < at_once.0 * 0.95, "{slow:?}, {at_once:?}");
+        assert!(slow.1 > 2.0 * at_once.1 && (at_once.1 - 2.0).abs() < 0.01, "{slow:?}, {at_once:?}");
+        let options = small();
+        assert!(at_once.2 < options.level0_tables + 1 && slow.2 > options.level0_tables && slow.2 <= options.level0_stall);
     }
 
     #[test]

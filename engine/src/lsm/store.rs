@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How long a write rests for each table of level 0 too many.
-const SLOW: Duration = Duration::from_micros(50);
+pub(super) const SLOW: Duration = Duration::from_micros(50);
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
 /// How long a stalled write waits before it looks again.
@@ -121,6 +121,8 @@ pub(super) struct Counts {
     pub(super) flushed: AtomicU64,
     /// Bytes that compactions wrote into them.
     pub(super) compacted: AtomicU64,
+    /// Nanoseconds that workers spent on compactions.
+    pub(super) compacting: AtomicU64,
 }
 
 impl Core {
@@ -165,7 +167,7 @@ impl Core {
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
             busy: Mutex::default(),
-            idle: AtomicUsize::new((background::processors() / 2).max(1)),
+            idle: AtomicUsize::new(compactions_at_once()),
             merging: Mutex::default(),
             merge_all: AtomicBool::new(false),
             flushing: Mutex::default(),
@@ -549,8 +551,7 @@ impl Core {
         Ok(true)
     }
 
-    /// Makes the compaction that is most due, if half of the processors are not at it already; whether there was one.
-    /// A compaction keeps a processor busy, and the other half is for flushes and for those who read and write.
+    /// Makes the compaction that is most due, if enough of them are not at work already; whether there was one.
     fn compact_due(&self) -> Result<bool> {
         if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| idle.checked_sub(1)).is_err() {
             return Ok(false);
@@ -892,6 +893,11 @@ impl Core {
     }
 }
 
+/// Half of the processors compact: the other half is for flushes and for those who read and write.
+pub(super) fn compactions_at_once() -> usize {
+    (background::processors() / 2).max(1)
+}
+
 /// Threads that do what is due: one flushes and one syncs the log on time, one flushes memtables, and the others compact,
 /// behind everybody else: whoever reads and writes on all processors must not wait for a compaction's slice of time.
 pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
@@ -909,24 +915,35 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
             }))
         });
     }
-    workers.start(whenever_due(core, Core::flush_step));
+    workers.start(whenever_due(core, Core::flush_step, |_, _| ()));
     for _ in 0..core.options.compactors {
-        workers.start_behind(whenever_due(core, Core::compact_step));
+        let note = |core: &Core, spent: Duration| {
+            core.counts.compacting.fetch_add(spent.as_nanos() as u64, Ordering::Relaxed);
+        };
+        workers.start_behind(whenever_due(core, Core::compact_step, note));
     }
     workers
 }
 
-/// A worker that makes one step after the other while any is due, until the store stops.
-fn whenever_due(core: &Arc<Core>, step: fn(&Core) -> Result<bool>) -> impl FnMut(Duration) -> Option<Duration> + Send + 'static {
+/// A worker that makes one step after the other while any is due, until the store stops, and has noted how long each took.
+fn whenever_due(
+    core: &Arc<Core>,
+    step: fn(&Core) -> Result<bool>,
+    note: fn(&Core, Duration),
+) -> impl FnMut(Duration) -> Option<Duration> + Send + 'static {
     let (core, bell) = (Arc::downgrade(core), core.bell.clone());
+    let mut began = None;
     move |now| {
         let strong = core.upgrade()?;
+        if let Some(began) = began.take() {
+            note(&strong, now.saturating_sub(began));
+        }
         if strong.stopping.load(Ordering::Acquire) || strong.poison.get().is_some() {
             return None;
         }
         let seen = strong.bell.count();
         match step(&strong) {
-            Ok(true) => {}
+            Ok(true) => began = Some(now),
             Ok(false) => {
                 drop(strong);
                 bell.wait(seen, PATIENCE);

@@ -8,7 +8,7 @@ use crate::measure::histogram::Latencies;
 use crate::measure::process::{Usage, space, usage};
 use crate::result::{Point, Projection, Role};
 use crate::scenario::BenchPlan;
-use crate::subject::{Registry, Session, SubjectError};
+use crate::subject::{Overwriting, Registry, Session, SubjectError};
 use crate::workload::Workload;
 use crate::workload::db_bench::{self, DbBench};
 use crate::workload::growth::{self, Compaction, Recovery};
@@ -241,7 +241,7 @@ fn compaction<'f>(
     let entry = 16 + spec.value_bytes;
     let mut phases = Vec::new();
     let mut projections = growth::AMPLIFICATIONS.map(growth::amplification);
-    let mut stored = 0.0;
+    let mut known = Overwriting { entry, write_s: f64::INFINITY, ..Overwriting::default() };
     for &records in &spec.records {
         let store = StoreSpec { dir: task.store.dir.join(records.to_string()), ..task.store.clone() };
         std::fs::create_dir_all(&store.dir)?;
@@ -257,7 +257,9 @@ fn compaction<'f>(
         session.close()?;
         std::fs::remove_dir_all(&store.dir)?;
         let distinct = records as f64 * -(-(writes as f64) / records as f64).exp_m1();
-        stored = tree.bytes as f64 / (tree.versions as f64).max(1.0);
+        known.stored = tree.bytes as f64 / (tree.versions as f64).max(1.0);
+        known.compaction_s = tree.compaction_s;
+        known.write_s = known.write_s.min(duration_ns as f64 / 1e9 / writes as f64);
         let figures = [tree.write_amplification, tree.versions as f64 / distinct];
         for (projection, value) in projections.iter_mut().zip(figures) {
             projection.measured.push(Point { bytes: records * entry, value });
@@ -269,7 +271,7 @@ fn compaction<'f>(
     sizes.sort_unstable();
     sizes.dedup();
     for records in sizes {
-        let expected = subject.expect(records, entry, stored, records * spec.writes_per_key);
+        let expected = subject.expect(&Overwriting { keys: records, writes: records * spec.writes_per_key, ..known });
         let (write, space) = expected.ok_or(SubjectError::Unsupported("simulation of its compactions"))?;
         for (projection, value) in projections.iter_mut().zip([write, space]) {
             projection.predicted.push(Point { bytes: records * entry, value });

@@ -5,8 +5,8 @@
 //! about, with batches that are transactions, and with a backup restored before each shrink: what crashes have to meet.
 
 use super::restored::Restored;
-use super::{Change, Contents, Ordered, Promise, Session, Site, Subject, SubjectError, Tree};
-use engine::lsm::{Batch, Compression, Options, Simulation, Store};
+use super::{Change, Contents, Ordered, Overwriting, Promise, Session, Site, Subject, SubjectError, Tree};
+use engine::lsm::{Batch, Compression, Options, Pace, Simulation, Store};
 use engine::{Durability, SyncPolicy};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -103,10 +103,14 @@ impl Subject for Lsm {
         true
     }
 
-    fn expect(&self, keys: u64, entry: u64, stored: f64, writes: u64) -> Option<(f64, f64)> {
-        let mut simulation = (self.0 != Size::Small).then(|| Simulation::new(&Options::default(), keys, entry, stored))?;
-        simulation.write(writes);
-        simulation.flush();
+    fn expect(&self, of: &Overwriting) -> Option<(f64, f64)> {
+        if self.0 == Size::Small {
+            return None;
+        }
+        let pace = Pace { write: of.write_s, compaction: of.compaction_s };
+        let mut simulation = Simulation::new(&Options::default(), of.keys, of.entry, of.stored).at_pace(pace);
+        simulation.write(of.writes);
+        simulation.settle();
         Some((simulation.write_amplification(), simulation.space_amplification()))
     }
 
@@ -234,6 +238,7 @@ impl Session for LsmSession {
                     write_amplification: stats.write_amplification(),
                     versions: stats.levels.iter().map(|level| level.entries).sum(),
                     bytes: stats.levels.iter().map(|level| level.bytes).sum(),
+                    compaction_s: stats.compacting.as_secs_f64() / (stats.compacted as f64).max(1.0),
                 }));
             }
             before = Some(now);

@@ -61,10 +61,8 @@ pub trait Subject: Send + Sync {
         false
     }
 
-    /// Write and space amplification that the store expects of `writes` writes at random to `keys` keys, with keys and
-    /// values of `entry` bytes that take `stored` bytes in a table; `None` for a store that cannot say.
-    fn expect(&self, keys: u64, entry: u64, stored: f64, writes: u64) -> Option<(f64, f64)> {
-        let _ = (keys, entry, stored, writes);
+    /// Write and space amplification that the store expects; `None` for one that cannot say.
+    fn expect(&self, _: &Overwriting) -> Option<(f64, f64)> {
         None
     }
 
@@ -245,6 +243,25 @@ pub struct Tree {
     pub versions: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Seconds that compactions took for each byte that they wrote; 0 if there were none.
+    pub compaction_s: f64,
+}
+
+/// Writes at random, and what is known of the store that takes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overwriting {
+    /// Keys, each written as often as any other.
+    pub keys: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Bytes of a key and its value.
+    pub entry: u64,
+    /// Bytes that both take in a table.
+    pub stored: f64,
+    /// Seconds from one write to the next, if nothing holds it up.
+    pub write_s: f64,
+    /// Seconds that compactions take for each byte that they write.
+    pub compaction_s: f64,
 }
 
 /// The struct of go-persist's benchmark.

@@ -166,9 +166,10 @@ pub fn amplification((name, title): (&str, &str)) -> Projection {
         name: name.to_owned(),
         title: title.to_owned(),
         unit: ProjectionUnit::Ratio,
-        assumes: "The dashed line is a simulation: the same choice of compactions over imagined tables of uniformly random keys, each \
-                  compaction made as soon as it is due. It takes from the largest measured store how many bytes a version takes in a \
-                  table, and nothing else."
+        assumes: "The dashed line is a simulation: the same choice of compactions over imagined tables of uniformly random keys. It \
+                  takes from the largest measured store how many bytes a version takes in a table and how long a compaction takes for \
+                  each byte it writes, and from the fastest one how fast writes come in if nothing holds them up; that a larger store \
+                  keeps this pace is an assumption."
             .to_owned(),
         ..Projection::default()
     }
