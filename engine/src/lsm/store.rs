@@ -67,9 +67,9 @@ pub(super) struct Core {
     busy: Mutex<BTreeSet<u64>>,
     /// Compactions that workers may still begin.
     idle: AtomicUsize,
-    /// Held by whoever waits until everything is merged, and whether that is still to do.
+    /// Held by whoever waits until everything is merged.
     merging: Mutex<()>,
-    merge_all: AtomicBool,
+    merge: Mutex<MergeAll>,
     flushing: Mutex<()>,
     preparing: Mutex<()>,
     /// The segment of the next memtable, made in advance.
@@ -98,6 +98,16 @@ pub(super) struct Core {
 struct Writer {
     memory: Arc<Memory>,
     next_seq: u64,
+}
+
+/// The last merge of everything that was asked for.
+#[derive(Debug, Default)]
+struct MergeAll {
+    /// Counts them: what began for an earlier one says nothing about a later one.
+    ticket: u64,
+    wanted: bool,
+    /// How it ended, until whoever waits is told.
+    ended: Option<Result<()>>,
 }
 
 /// When flush and sync last happened, since the store was opened.
@@ -169,7 +179,7 @@ impl Core {
             busy: Mutex::default(),
             idle: AtomicUsize::new(compactions_at_once()),
             merging: Mutex::default(),
-            merge_all: AtomicBool::new(false),
+            merge: Mutex::default(),
             flushing: Mutex::default(),
             preparing: Mutex::default(),
             spare: Mutex::default(),
@@ -560,7 +570,14 @@ impl Core {
         let pick = |levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>| {
             pick::pick(levels, shape, busy).or_else(|| pick::for_scans(levels, shape, busy, scans))
         };
-        let done = if self.merge_all.load(Ordering::Acquire) { self.merge_everything() } else { self.compact_one(pick) };
+        let wanted = {
+            let merge = lock(&self.merge);
+            merge.wanted.then_some(merge.ticket)
+        };
+        let done = match wanted {
+            Some(ticket) => Ok(self.merge_everything(ticket)),
+            None => self.compact_one(pick),
+        };
         self.idle.fetch_add(1, Ordering::AcqRel);
         done
     }
@@ -790,37 +807,46 @@ impl Core {
     pub(super) fn compact_all(&self) -> Result<()> {
         self.flush()?;
         let _others_wait = lock(&self.merging);
-        self.merge_all.store(true, Ordering::Release);
+        let ticket = {
+            let mut merge = lock(&self.merge);
+            *merge = MergeAll { ticket: merge.ticket + 1, wanted: true, ended: None };
+            merge.ticket
+        };
         self.bell.ring();
-        let merged = self.wait_merged();
-        self.merge_all.store(false, Ordering::Release);
+        let merged = self.wait_merged(ticket);
+        lock(&self.merge).wanted = false;
         self.forget(|| ());
         merged
     }
 
-    fn wait_merged(&self) -> Result<()> {
+    fn wait_merged(&self, ticket: u64) -> Result<()> {
         loop {
             self.check()?;
             let seen = self.bell.count();
             if !self.options.background {
-                self.merge_everything().map_err(|e| self.settle_background(e))?;
+                self.merge_everything(ticket);
             }
-            if !self.merge_all.load(Ordering::Acquire) {
-                return Ok(());
+            if let Some(ended) = lock(&self.merge).ended.take() {
+                return ended;
             }
-            lock(&self.background_error).take().map_or(Ok(()), Err)?;
             self.bell.wait(seen, PATIENCE);
         }
     }
 
-    /// Merges everything, unless compactions are at work; whether it did.
-    fn merge_everything(&self) -> Result<bool> {
-        let done = self.compact_one(pick::everything)?;
-        if done || self.is_empty_and_idle() {
-            self.merge_all.store(false, Ordering::Release);
-            self.bell.ring();
+    /// Merges everything, unless compactions are at work, and tells whoever waits how it ended; whether it did.
+    fn merge_everything(&self, ticket: u64) -> bool {
+        let done = self.compact_one(pick::everything).map_err(|e| self.settle_background(e));
+        if matches!(done, Ok(false)) && !self.is_empty_and_idle() {
+            return false;
         }
-        Ok(done)
+        let merged = matches!(done, Ok(true));
+        let mut merge = lock(&self.merge);
+        if merge.wanted && merge.ticket == ticket {
+            (merge.wanted, merge.ended) = (false, Some(done.map(drop)));
+        }
+        drop(merge);
+        self.bell.ring();
+        merged
     }
 
     /// Whether there are no tables, and no compaction that still holds on to some.
