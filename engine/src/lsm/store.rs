@@ -665,8 +665,8 @@ impl Core {
         Ok(())
     }
 
-    /// Shows new levels to readers, without the memtable that was flushed. Asks for the manifest's lock, and holds on to
-    /// nothing of what was seen before.
+    /// Shows new levels to readers, without the memtable that was flushed. The caller has the manifest's lock; when he lets
+    /// go of it, nobody holds on to what was seen before but who still reads it.
     fn show(&self, levels: Levels, flushed: Option<u64>) {
         let before = Arc::clone(&self.view.load().version);
         let version = Arc::new(Version::new(levels, Some(&before), &self.options.fs, &self.dir, &self.caches));
