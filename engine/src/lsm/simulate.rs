@@ -8,7 +8,7 @@
 use super::memtable::Memtable;
 use super::options::Options;
 use super::pick::{self, Shape, Task};
-use super::store::{self, SLOW};
+use super::store;
 use super::version::{Edit, LEVELS, Levels, TableMeta};
 use std::collections::BTreeSet;
 
@@ -97,8 +97,7 @@ impl Simulation {
             if level0 >= stall && self.wait_for_one() {
                 continue;
             }
-            let excess = (level0 + 1).saturating_sub(slow);
-            let each = self.pace.write + SLOW.as_secs_f64() * excess as f64;
+            let each = self.pace.write + store::slowing(level0, slow).as_secs_f64();
             let until_one_ends = self.next_end().map_or(u64::MAX, |ends| ((ends - self.now) / each).ceil() as u64);
             let some = left.min(self.flush - self.pending).min(until_one_ends.max(1));
             self.now += some as f64 * each;

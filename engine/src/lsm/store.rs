@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How long a write rests for each table of level 0 too many.
-pub(super) const SLOW: Duration = Duration::from_micros(50);
+const SLOW: Duration = Duration::from_micros(50);
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
 /// How long a stalled write waits before it looks again.
@@ -323,7 +323,7 @@ impl Core {
         let stalled = level0 >= self.options.level0_stall || (full && view.immutable.len() + 1 >= self.options.memtables);
         if !stalled && self.options.background && level0 >= self.options.level0_slow {
             self.counts.slowed.fetch_add(1, Ordering::Relaxed);
-            background::pause(SLOW * (level0 - self.options.level0_slow + 1) as u32);
+            background::pause(slowing(level0, self.options.level0_slow));
         }
         stalled.then_some(seen)
     }
@@ -763,14 +763,16 @@ impl Core {
         };
         let seq = writer.next_seq;
         let done = self.install_without(prefix, &version, seq);
+        // As after a compaction: nobody holds on to old files when nobody is busy any more.
+        drop(version);
         lock(&self.busy).clear();
+        self.bell.ring();
         if done.is_ok() {
             // A version of its own, so that what was read before conflicts with it.
             writer.next_seq = seq + 1;
             self.recent.note_all(seq);
             self.visible.store(seq, Ordering::Release);
         }
-        drop(version);
         self.forget(|| ());
         done.map_err(|e| self.settle_background(e))
     }
@@ -917,6 +919,11 @@ impl Core {
         }
         lock(&self.manifest).close()
     }
+}
+
+/// How long each write rests while level 0 has so many tables, if so many of them slow writes down.
+pub(super) fn slowing(level0: usize, slow: usize) -> Duration {
+    SLOW * (level0 + 1).saturating_sub(slow) as u32
 }
 
 /// Half of the processors compact: the other half is for flushes and for those who read and write.
