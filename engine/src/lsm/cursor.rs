@@ -5,6 +5,7 @@ use super::memtable::{Bound, Copied};
 use super::sstable::{Table, TableCursor};
 use super::wal::Memory;
 use crate::error::Result;
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -47,9 +48,19 @@ pub(super) struct MemtableCursor {
 /// The least and the most versions that are copied out together.
 const CHUNK: (usize, usize) = (4, 128);
 
+thread_local! {
+    /// Memory that cursors left to those that come after them. Growing it anew for each scan would take time, and leave holes
+    /// of odd sizes among the blocks that are cached meanwhile.
+    static LEFT: RefCell<Vec<Copied>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The most that is left: for scans of as many memtables as a store has, mostly.
+const LEFT_MOST: usize = 8;
+
 impl MemtableCursor {
     pub(super) fn new(memory: Arc<Memory>) -> Self {
-        Self { memory, chunk: Copied::default(), spare: Copied::default(), at: 0, direction: Direction::Forward }
+        let (chunk, spare) = LEFT.with_borrow_mut(|left| (left.pop().unwrap_or_default(), left.pop().unwrap_or_default()));
+        Self { memory, chunk, spare, at: 0, direction: Direction::Forward }
     }
 
     fn fill(&mut self, from: Bound<'_>, direction: Direction) {
@@ -71,6 +82,21 @@ impl MemtableCursor {
         copy(&self.memory, Bound::Behind(&self.chunk, self.at), direction, limit, &mut self.spare);
         std::mem::swap(&mut self.chunk, &mut self.spare);
         (self.at, self.direction) = (0, direction);
+    }
+}
+
+impl Drop for MemtableCursor {
+    fn drop(&mut self) {
+        // In a thread that is about to end there is nobody to leave it to.
+        let _ = LEFT.try_with(|left| {
+            let mut left = left.borrow_mut();
+            for mut copied in [std::mem::take(&mut self.chunk), std::mem::take(&mut self.spare)] {
+                if left.len() < LEFT_MOST && copied.is_modest() {
+                    copied.clear();
+                    left.push(copied);
+                }
+            }
+        });
     }
 }
 

@@ -391,6 +391,11 @@ impl Copied {
         self.versions.len()
     }
 
+    /// Whether its memory is worth keeping: some, but not that of a single large value.
+    pub(super) fn is_modest(&self) -> bool {
+        (1..=2 * COPY).contains(&self.bytes.capacity())
+    }
+
     /// Key, tag and stored value of one of them.
     pub(super) fn get(&self, at: usize) -> Option<(&[u8], Tag, &[u8])> {
         let (tag, key, stored) = self.versions.get(at)?;

@@ -52,8 +52,8 @@ pub struct Options {
     pub block_cache: u64,
     /// Bytes of indexes and filters kept in memory. Default: 128 MiB.
     pub index_cache: u64,
-    /// Threads that compact, no more than half of the processors at a time, and behind all other threads of the process when
-    /// these want the processors. Default: 4.
+    /// Threads that compact, but no more than half of the processors, and behind all other threads of the process when these
+    /// want the processors. Default: 4.
     pub compactors: usize,
     /// Whether threads of the store flush, sync and compact when due. Without them the owner calls
     /// [`super::Store::maintain`], and a write that finds no room does what it waits for.

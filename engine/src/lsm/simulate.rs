@@ -27,6 +27,8 @@ pub struct Simulation {
     flush: u64,
     /// Tables of level 0 that slow writes, and that hold them up.
     crowded: (usize, usize),
+    /// Compactions at a time.
+    compactors: usize,
     pace: Pace,
     /// Seconds that have gone by.
     now: f64,
@@ -71,6 +73,7 @@ impl Simulation {
             stored: stored.max(1.0),
             flush: (options.memtable_size / Memtable::weight(entry as usize)).max(1) as u64,
             crowded: (options.level0_slow, options.level0_stall),
+            compactors: store::compactors(options),
             pace: Pace::default(),
             now: 0.0,
             running: Vec::new(),
@@ -140,7 +143,7 @@ impl Simulation {
         end.is_some()
     }
 
-    /// Ends the compactions whose time has come and begins those that are due, as many at a time as a store does.
+    /// Ends the compactions whose time has come and begins those that are due.
     fn advance(&mut self) {
         loop {
             if let Some(done) = self.running.iter().position(|running| running.ends <= self.now) {
@@ -149,7 +152,7 @@ impl Simulation {
                 continue;
             }
             let busy: BTreeSet<u64> = self.running.iter().flat_map(|running| running.inputs.iter().copied()).collect();
-            let free = self.running.len() < store::compactions_at_once();
+            let free = self.running.len() < self.compactors;
             let Some(task) = pick::pick(&self.levels, &self.shape, &busy).filter(|_| free) else { return };
             let (edit, bytes) = self.outcome(&task);
             if self.levels.apply(&edit).is_err() {

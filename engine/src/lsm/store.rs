@@ -65,8 +65,6 @@ pub(super) struct Core {
     manifest: Mutex<Manifest>,
     /// Tables that a compaction is at work on.
     busy: Mutex<BTreeSet<u64>>,
-    /// Compactions that workers may still begin.
-    idle: AtomicUsize,
     /// Held by whoever waits until everything is merged.
     merging: Mutex<()>,
     merge: Mutex<MergeAll>,
@@ -177,7 +175,6 @@ impl Core {
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
             busy: Mutex::default(),
-            idle: AtomicUsize::new(compactions_at_once()),
             merging: Mutex::default(),
             merge: Mutex::default(),
             flushing: Mutex::default(),
@@ -561,11 +558,8 @@ impl Core {
         Ok(true)
     }
 
-    /// Makes the compaction that is most due, if enough of them are not at work already; whether there was one.
+    /// Makes the compaction that is most due; whether there was one.
     fn compact_due(&self) -> Result<bool> {
-        if self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| idle.checked_sub(1)).is_err() {
-            return Ok(false);
-        }
         let scans = self.view.load().version.scans.load(Ordering::Relaxed);
         let pick = |levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>| {
             pick::pick(levels, shape, busy).or_else(|| pick::for_scans(levels, shape, busy, scans))
@@ -574,12 +568,10 @@ impl Core {
             let merge = lock(&self.merge);
             merge.wanted.then_some(merge.ticket)
         };
-        let done = match wanted {
+        match wanted {
             Some(ticket) => Ok(self.merge_everything(ticket)),
             None => self.compact_one(pick),
-        };
-        self.idle.fetch_add(1, Ordering::AcqRel);
-        done
+        }
     }
 
     /// Notes that a scan begins, which has to look into each table of level 0.
@@ -926,9 +918,10 @@ pub(super) fn slowing(level0: usize, slow: usize) -> Duration {
     SLOW * (level0 + 1).saturating_sub(slow) as u32
 }
 
-/// Half of the processors compact: the other half is for flushes and for those who read and write.
-pub(super) fn compactions_at_once() -> usize {
-    (background::processors() / 2).max(1)
+/// How many threads compact. Half of the processors at most: the other half is for flushes and for those who read and write,
+/// and an allocator keeps memory for each thread that ever compacted.
+pub(super) fn compactors(options: &Options) -> usize {
+    options.compactors.min((background::processors() / 2).max(1))
 }
 
 /// Threads that do what is due: one flushes and one syncs the log on time, one flushes memtables, and the others compact,
@@ -949,7 +942,7 @@ pub(super) fn start_workers(core: &Arc<Core>) -> Workers {
         });
     }
     workers.start(whenever_due(core, Core::flush_step, |_, _| ()));
-    for _ in 0..core.options.compactors {
+    for _ in 0..compactors(&core.options) {
         let note = |core: &Core, spent: Duration| {
             core.counts.compacting.fetch_add(spent.as_nanos() as u64, Ordering::Relaxed);
         };

@@ -80,10 +80,11 @@ impl BlockBuilder {
     }
 }
 
-/// A block in memory.
-#[derive(Debug)]
+/// A block in memory, in one piece: beside a second one for each block, an allocator would find no use for the places of
+/// those that the cache let go of. Clones share it.
+#[derive(Clone, Debug)]
 pub(in crate::lsm) struct Block {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     /// Where the entries end.
     end: usize,
     restarts: usize,
@@ -99,14 +100,14 @@ struct Entry {
 
 impl Block {
     /// `None` if the restarts are not where they say.
-    pub(super) fn new(bytes: Vec<u8>) -> Option<Self> {
+    pub(super) fn new(bytes: Arc<[u8]>) -> Option<Self> {
         let restarts = read_u32(&bytes, bytes.len().checked_sub(4)?)? as usize;
         let end = bytes.len().checked_sub(4 + restarts.checked_mul(4)?)?;
         (restarts > 0).then_some(Self { bytes, end, restarts })
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.bytes.capacity() + size_of::<Self>()
+        self.bytes.len() + size_of::<Self>()
     }
 
     fn restart(&self, n: usize) -> Option<usize> {
@@ -199,7 +200,7 @@ pub(super) struct Nonsense;
 /// A place in a block.
 #[derive(Debug)]
 pub(super) struct BlockCursor {
-    block: Arc<Block>,
+    block: Block,
     /// Offset of the current entry; the end when there is none.
     at: usize,
     next: usize,
@@ -213,14 +214,14 @@ pub(super) struct BlockCursor {
 
 impl BlockCursor {
     /// Nowhere in the block yet.
-    pub(super) fn new(block: Arc<Block>) -> Self {
+    pub(super) fn new(block: Block) -> Self {
         let end = block.end;
         let (before, keys) = Default::default();
         Self { block, at: end, next: end, key: Vec::new(), tag: Tag::newest_of(0), stored: 0..0, before, keys }
     }
 
     /// Takes another block, keeping the memory of its key.
-    pub(super) fn reset(&mut self, block: Arc<Block>) {
+    pub(super) fn reset(&mut self, block: Block) {
         (self.at, self.next) = (block.end, block.end);
         self.block = block;
         self.forget_before();
@@ -362,7 +363,7 @@ mod tests {
             let bytes = builder.finish().to_vec();
             prop_assert_eq!(bytes.len(), len);
             let versions: Vec<_> = versions.into_iter().collect();
-            let mut cursor = BlockCursor::new(Arc::new(Block::new(bytes).unwrap()));
+            let mut cursor = BlockCursor::new(Block::new(bytes.into()).unwrap());
             let here = |c: &BlockCursor| c.current().map(|(k, t, v)| {
                 assert_eq!(v, t.seq().to_be_bytes());
                 (k.to_vec(), std::cmp::Reverse(t.seq()))
@@ -408,8 +409,8 @@ mod tests {
 
         #[test]
         fn bytes_that_are_no_block_are_told(bytes: Vec<u8>) {
-            if let Some(block) = Block::new(bytes) {
-                let mut cursor = BlockCursor::new(Arc::new(block));
+            if let Some(block) = Block::new(bytes.into()) {
+                let mut cursor = BlockCursor::new(block);
                 let _ = cursor.block.find(b"key", Tag::newest_of(3));
                 let _ = cursor.seek(b"key", Tag::newest_of(3));
                 let _ = cursor.seek_before(b"key", Tag::newest_of(3));

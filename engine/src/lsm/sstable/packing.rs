@@ -4,6 +4,7 @@ use super::super::options::Compression;
 use super::block::KEPT;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use std::fmt;
+use std::sync::Arc;
 
 /// Whether this build has it.
 pub(in crate::lsm) fn is_built_in(compression: Compression) -> bool {
@@ -68,13 +69,29 @@ impl Packer {
     }
 }
 
-pub(super) fn decompress(compression: u8, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+/// What was stored of a block as it was before.
+pub(super) fn decompress(compression: u8, stored: &[u8]) -> Result<Arc<[u8]>, String> {
     match Compression::from_byte(compression) {
-        Some(Compression::None) => Ok(bytes),
-        Some(Compression::Lz4) => lz4_flex::block::decompress_size_prepended(&bytes).map_err(|e| e.to_string()),
-        Some(Compression::Snappy) => snap::raw::Decoder::new().decompress_vec(&bytes).map_err(|e| e.to_string()),
-        Some(Compression::Zstd) => unzstd(&bytes),
+        Some(Compression::None) => Ok(stored.into()),
+        Some(Compression::Lz4) => {
+            let (len, packed) = lz4_flex::block::uncompressed_size(stored).map_err(|e| e.to_string())?;
+            in_place(len, |bytes| lz4_flex::block::decompress_into(packed, bytes).map_err(|e| e.to_string()))
+        }
+        Some(Compression::Snappy) => {
+            let len = snap::raw::decompress_len(stored).map_err(|e| e.to_string())?;
+            in_place(len, |bytes| snap::raw::Decoder::new().decompress(stored, bytes).map_err(|e| e.to_string()))
+        }
+        Some(Compression::Zstd) => unzstd(stored),
         None => Err(format!("no compression has the number {compression}")),
+    }
+}
+
+/// So many bytes, written where they stay.
+fn in_place(len: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, String>) -> Result<Arc<[u8]>, String> {
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+    match write(Arc::make_mut(&mut bytes))? {
+        written if written == len => Ok(bytes),
+        written => Err(format!("{written} bytes where {len} were stored")),
     }
 }
 
@@ -84,9 +101,10 @@ fn zstd(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(feature = "zstd")]
-fn unzstd(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let most = zstd::zstd_safe::get_frame_content_size(bytes).ok().flatten().ok_or("a block without its length")?;
-    zstd::bulk::decompress(bytes, usize::try_from(most).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+fn unzstd(stored: &[u8]) -> Result<Arc<[u8]>, String> {
+    let len = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().ok_or("a block without its length")?;
+    let len = usize::try_from(len).map_err(|e| e.to_string())?;
+    in_place(len, |bytes| zstd::bulk::decompress_to_buffer(stored, bytes).map_err(|e| e.to_string()))
 }
 
 #[cfg(not(feature = "zstd"))]
@@ -95,6 +113,6 @@ fn zstd(_: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(not(feature = "zstd"))]
-fn unzstd(_: &[u8]) -> Result<Vec<u8>, String> {
+fn unzstd(_: &[u8]) -> Result<Arc<[u8]>, String> {
     Err("it is compressed with Zstandard, which this build lacks: build the engine with its feature zstd".to_owned())
 }

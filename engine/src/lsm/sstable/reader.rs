@@ -3,7 +3,7 @@
 use super::super::cursor::Cursor;
 use super::super::entry::{Head, Tag, head, order};
 use super::super::version::TableMeta;
-use super::block::{Block, BlockCursor, Nonsense};
+use super::block::{Block, BlockCursor, KEPT, Nonsense};
 use super::builder::footer_crc;
 use super::packing::decompress;
 use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, filter, path};
@@ -11,22 +11,28 @@ use crate::codec::{read_u32, read_varint};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, read_full_at};
 use quick_cache::sync::Cache;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+thread_local! {
+    /// What lies on the device of the block that is read, until it is checked and decompressed.
+    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What was read of tables, as long as it fits.
 #[derive(Debug)]
 pub(in crate::lsm) struct Caches {
-    blocks: Cache<(u64, u64), Arc<Block>, Weights, foldhash::fast::FixedState>,
+    blocks: Cache<(u64, u64), Block, Weights, foldhash::fast::FixedState>,
     indexes: Cache<u64, Arc<Directory>, Weights, foldhash::fast::FixedState>,
 }
 
 #[derive(Clone, Debug)]
 struct Weights;
 
-impl quick_cache::Weighter<(u64, u64), Arc<Block>> for Weights {
-    fn weight(&self, _: &(u64, u64), block: &Arc<Block>) -> u64 {
+impl quick_cache::Weighter<(u64, u64), Block> for Weights {
+    fn weight(&self, _: &(u64, u64), block: &Block) -> u64 {
         block.memory() as u64 + 64
     }
 }
@@ -34,7 +40,7 @@ impl quick_cache::Weighter<(u64, u64), Arc<Block>> for Weights {
 impl quick_cache::Weighter<u64, Arc<Directory>> for Weights {
     fn weight(&self, _: &u64, found: &Arc<Directory>) -> u64 {
         let blocks = found.heads.len() * (size_of::<Head>() + size_of::<Handle>());
-        (found.index.memory() + found.filter.capacity() + blocks) as u64 + 64
+        (found.index.memory() + found.filter.len() + blocks) as u64 + 64
     }
 }
 
@@ -73,11 +79,11 @@ impl Caches {
 /// Where the blocks of a table lie, and which keys it does not hold.
 #[derive(Debug)]
 pub(super) struct Directory {
-    index: Arc<Block>,
+    index: Block,
     /// For each data block, the head of its last key: most searches need nothing else.
     heads: Vec<Head>,
     handles: Vec<Handle>,
-    filter: Vec<u8>,
+    filter: Arc<[u8]>,
 }
 
 impl Directory {
@@ -154,48 +160,51 @@ impl Table {
         Error::corrupt(&self.path, offset, what)
     }
 
-    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        let got = read_full_at(&**self.file()?, &mut bytes, offset).map_err(|e| Error::io("read", &self.path, e))?;
-        if got < len {
-            return Err(self.corrupt(offset, format!("{len} bytes should lie here and {got} do")));
+    fn read(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        let got = read_full_at(&**self.file()?, bytes, offset).map_err(|e| Error::io("read", &self.path, e))?;
+        if got < bytes.len() {
+            return Err(self.corrupt(offset, format!("{} bytes should lie here and {got} do", bytes.len())));
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// The contents of a block, checked.
-    fn contents(&self, handle: Handle) -> Result<Vec<u8>> {
-        let Handle { offset, len } = handle;
+    fn contents(&self, Handle { offset, len }: Handle) -> Result<Arc<[u8]>> {
         if offset + u64::from(len) + TRAILER as u64 > self.meta.size {
             return Err(self.corrupt(offset, "a block that lies outside its file"));
         }
-        let mut bytes = self.read(offset, len as usize + TRAILER)?;
-        let compression = bytes[len as usize];
-        let crc = read_u32(&bytes, len as usize + 1);
-        bytes.truncate(len as usize);
-        if crc != Some(block_crc(&bytes, compression, self.meta.number, offset)) {
-            return Err(self.corrupt(offset, "the checksum of a block does not match"));
-        }
-        decompress(compression, bytes).map_err(|why| self.corrupt(offset, why))
+        let len = len as usize;
+        STORED.with_borrow_mut(|memory| {
+            memory.resize(memory.len().max(len + TRAILER), 0);
+            let stored = &mut memory[..len + TRAILER];
+            self.read(stored, offset)?;
+            let (stored, trailer) = stored.split_at(len);
+            if read_u32(trailer, 1) != Some(block_crc(stored, trailer[0], self.meta.number, offset)) {
+                return Err(self.corrupt(offset, "the checksum of a block does not match"));
+            }
+            let contents = decompress(trailer[0], stored).map_err(|why| self.corrupt(offset, why));
+            memory.truncate(KEPT);
+            memory.shrink_to(KEPT);
+            contents
+        })
     }
 
-    fn load_block(&self, handle: Handle) -> Result<Arc<Block>> {
-        let block = Block::new(self.contents(handle)?).ok_or_else(|| self.nonsense(handle.offset))?;
-        Ok(Arc::new(block))
+    fn load_block(&self, handle: Handle) -> Result<Block> {
+        Block::new(self.contents(handle)?).ok_or_else(|| self.nonsense(handle.offset))
     }
 
     fn nonsense(&self, offset: u64) -> Error {
         self.corrupt(offset, "a block whose checksum holds but whose entries make no sense")
     }
 
-    fn block(&self, handle: Handle, keep: bool) -> Result<Arc<Block>> {
+    fn block(&self, handle: Handle, keep: bool) -> Result<Block> {
         let key = (self.meta.number, handle.offset);
         if let Some(block) = self.caches.blocks.get(&key) {
             return Ok(block);
         }
         let block = self.load_block(handle)?;
         if keep {
-            self.caches.blocks.insert(key, Arc::clone(&block));
+            self.caches.blocks.insert(key, block.clone());
         }
         Ok(block)
     }
@@ -205,7 +214,8 @@ impl Table {
             return Ok(found);
         }
         let at = self.meta.size.saturating_sub(FOOTER as u64);
-        let footer = self.read(at, FOOTER)?;
+        let mut footer = [0; FOOTER];
+        self.read(&mut footer, at)?;
         let (handles, rest) = footer.split_at(24);
         if read_u32(rest, 0) != Some(footer_crc(handles, self.meta.number)) || !rest.ends_with(MAGIC) {
             return Err(self.corrupt(at, "the footer of the table does not match its checksum"));
@@ -217,7 +227,7 @@ impl Table {
         let index = self.load_block(handle(handles))?;
         let filter = self.contents(handle(&handles[12..]))?;
         let (mut heads, mut handles) = (Vec::new(), Vec::new());
-        let mut cursor = BlockCursor::new(Arc::clone(&index));
+        let mut cursor = BlockCursor::new(index.clone());
         let mut step = cursor.first();
         while let (Ok(()), Some((key, _, stored))) = (&step, cursor.current()) {
             heads.push(head(key));
