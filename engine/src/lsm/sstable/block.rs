@@ -80,8 +80,7 @@ impl BlockBuilder {
     }
 }
 
-/// A block in memory, in one piece: beside a second one for each block, an allocator would find no use for the places of
-/// those that the cache let go of. Clones share it.
+/// A block in memory, in one piece. Clones share it.
 #[derive(Clone, Debug)]
 pub(in crate::lsm) struct Block {
     bytes: Arc<[u8]>,
@@ -99,15 +98,21 @@ struct Entry {
 }
 
 impl Block {
-    /// `None` if the restarts are not where they say.
-    pub(super) fn new(bytes: Arc<[u8]>) -> Option<Self> {
-        let restarts = read_u32(&bytes, bytes.len().checked_sub(4)?)? as usize;
-        let end = bytes.len().checked_sub(4 + restarts.checked_mul(4)?)?;
+    /// The block in the first `len` of these bytes. `None` if the restarts are not where they say.
+    pub(super) fn new(bytes: Arc<[u8]>, len: usize) -> Option<Self> {
+        let restarts = read_u32(&bytes, len.checked_sub(4)?)? as usize;
+        let end = len.checked_sub(4 + restarts.checked_mul(4)?)?;
         (restarts > 0).then_some(Self { bytes, end, restarts })
     }
 
+    /// Memory in bytes.
     pub(super) fn memory(&self) -> usize {
-        self.bytes.len() + size_of::<Self>()
+        self.bytes.len()
+    }
+
+    /// Its memory, if nobody shares it.
+    pub(super) fn into_memory(mut self) -> Option<Arc<[u8]>> {
+        Arc::get_mut(&mut self.bytes).is_some().then_some(self.bytes)
     }
 
     fn restart(&self, n: usize) -> Option<usize> {
@@ -220,11 +225,16 @@ impl BlockCursor {
         Self { block, at: end, next: end, key: Vec::new(), tag: Tag::newest_of(0), stored: 0..0, before, keys }
     }
 
-    /// Takes another block, keeping the memory of its key.
-    pub(super) fn reset(&mut self, block: Block) {
+    /// Takes another block, keeping the memory of its key; the one before.
+    pub(super) fn reset(&mut self, block: Block) -> Block {
         (self.at, self.next) = (block.end, block.end);
-        self.block = block;
         self.forget_before();
+        std::mem::replace(&mut self.block, block)
+    }
+
+    /// The block that it was in.
+    pub(super) fn into_block(self) -> Block {
+        self.block
     }
 
     fn forget_before(&mut self) {
@@ -363,7 +373,7 @@ mod tests {
             let bytes = builder.finish().to_vec();
             prop_assert_eq!(bytes.len(), len);
             let versions: Vec<_> = versions.into_iter().collect();
-            let mut cursor = BlockCursor::new(Block::new(bytes.into()).unwrap());
+            let mut cursor = BlockCursor::new(Block::new(bytes.into(), len).unwrap());
             let here = |c: &BlockCursor| c.current().map(|(k, t, v)| {
                 assert_eq!(v, t.seq().to_be_bytes());
                 (k.to_vec(), std::cmp::Reverse(t.seq()))
@@ -409,7 +419,7 @@ mod tests {
 
         #[test]
         fn bytes_that_are_no_block_are_told(bytes: Vec<u8>) {
-            if let Some(block) = Block::new(bytes.into()) {
+            if let Some(block) = Block::new(bytes[..].into(), bytes.len()) {
                 let mut cursor = BlockCursor::new(block);
                 let _ = cursor.block.find(b"key", Tag::newest_of(3));
                 let _ = cursor.seek(b"key", Tag::newest_of(3));

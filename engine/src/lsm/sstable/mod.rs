@@ -14,14 +14,17 @@
 
 mod block;
 mod builder;
+mod cache;
+mod directory;
 mod filter;
 mod packing;
 mod reader;
 
 pub(super) use builder::TableBuilder;
+pub(super) use cache::Caches;
 pub(super) use filter::hash;
 pub(super) use packing::is_built_in;
-pub(super) use reader::{Caches, Lost, Table, TableCursor};
+pub(super) use reader::{Lost, Table, TableCursor};
 
 use crate::codec::{crc32c, crc32c_append};
 use std::path::{Path, PathBuf};

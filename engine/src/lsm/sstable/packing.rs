@@ -69,30 +69,32 @@ impl Packer {
     }
 }
 
-/// What was stored of a block as it was before.
-pub(super) fn decompress(compression: u8, stored: &[u8]) -> Result<Arc<[u8]>, String> {
-    match Compression::from_byte(compression) {
-        Some(Compression::None) => Ok(stored.into()),
-        Some(Compression::Lz4) => {
-            let (len, packed) = lz4_flex::block::uncompressed_size(stored).map_err(|e| e.to_string())?;
-            in_place(len, |bytes| lz4_flex::block::decompress_into(packed, bytes).map_err(|e| e.to_string()))
+/// What was stored of a block as it was before, at the start of memory for so many bytes that is asked for, and its length.
+pub(super) fn decompress(
+    compression: u8,
+    stored: &[u8],
+    memory: impl FnOnce(usize) -> Arc<[u8]>,
+) -> Result<(Arc<[u8]>, usize), String> {
+    let compression =
+        Compression::from_byte(compression).ok_or_else(|| format!("no compression has the number {compression}"))?;
+    let len = match compression {
+        Compression::None => stored.len(),
+        Compression::Lz4 => lz4_flex::block::uncompressed_size(stored).map_err(|e| e.to_string())?.0,
+        Compression::Snappy => snap::raw::decompress_len(stored).map_err(|e| e.to_string())?,
+        Compression::Zstd => unzstd_len(stored)?,
+    };
+    let mut bytes = memory(len);
+    let into = &mut Arc::make_mut(&mut bytes)[..len];
+    let written = match compression {
+        Compression::None => {
+            into.copy_from_slice(stored);
+            len
         }
-        Some(Compression::Snappy) => {
-            let len = snap::raw::decompress_len(stored).map_err(|e| e.to_string())?;
-            in_place(len, |bytes| snap::raw::Decoder::new().decompress(stored, bytes).map_err(|e| e.to_string()))
-        }
-        Some(Compression::Zstd) => unzstd(stored),
-        None => Err(format!("no compression has the number {compression}")),
-    }
-}
-
-/// So many bytes, written where they stay.
-fn in_place(len: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, String>) -> Result<Arc<[u8]>, String> {
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-    match write(Arc::make_mut(&mut bytes))? {
-        written if written == len => Ok(bytes),
-        written => Err(format!("{written} bytes where {len} were stored")),
-    }
+        Compression::Lz4 => lz4_flex::block::decompress_into(&stored[4..], into).map_err(|e| e.to_string())?,
+        Compression::Snappy => snap::raw::Decoder::new().decompress(stored, into).map_err(|e| e.to_string())?,
+        Compression::Zstd => unzstd(stored, into)?,
+    };
+    if written == len { Ok((bytes, len)) } else { Err(format!("{written} bytes where {len} were stored")) }
 }
 
 #[cfg(feature = "zstd")]
@@ -100,19 +102,28 @@ fn zstd(bytes: &[u8]) -> Option<Vec<u8>> {
     zstd::bulk::compress(bytes, 0).ok()
 }
 
-#[cfg(feature = "zstd")]
-fn unzstd(stored: &[u8]) -> Result<Arc<[u8]>, String> {
-    let len = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().ok_or("a block without its length")?;
-    let len = usize::try_from(len).map_err(|e| e.to_string())?;
-    in_place(len, |bytes| zstd::bulk::decompress_to_buffer(stored, bytes).map_err(|e| e.to_string()))
-}
-
 #[cfg(not(feature = "zstd"))]
 fn zstd(_: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
+#[cfg(feature = "zstd")]
+fn unzstd_len(stored: &[u8]) -> Result<usize, String> {
+    let len = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().ok_or("a block without its length")?;
+    usize::try_from(len).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "zstd")]
+fn unzstd(stored: &[u8], into: &mut [u8]) -> Result<usize, String> {
+    zstd::bulk::decompress_to_buffer(stored, into).map_err(|e| e.to_string())
+}
+
 #[cfg(not(feature = "zstd"))]
-fn unzstd(_: &[u8]) -> Result<Arc<[u8]>, String> {
+fn unzstd_len(_: &[u8]) -> Result<usize, String> {
     Err("it is compressed with Zstandard, which this build lacks: build the engine with its feature zstd".to_owned())
+}
+
+#[cfg(not(feature = "zstd"))]
+fn unzstd(_: &[u8], _: &mut [u8]) -> Result<usize, String> {
+    Ok(0)
 }

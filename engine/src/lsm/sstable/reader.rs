@@ -1,16 +1,17 @@
 //! Reading a table: by key, and in order.
 
 use super::super::cursor::Cursor;
-use super::super::entry::{Head, Tag, head, order};
+use super::super::entry::Tag;
 use super::super::version::TableMeta;
 use super::block::{Block, BlockCursor, KEPT, Nonsense};
 use super::builder::footer_crc;
+use super::cache::Caches;
+use super::directory::Directory;
 use super::packing::decompress;
-use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, filter, path};
-use crate::codec::{read_u32, read_varint};
+use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, path};
+use crate::codec::read_u32;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, read_full_at};
-use quick_cache::sync::Cache;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,100 +20,6 @@ use std::sync::{Arc, OnceLock};
 thread_local! {
     /// What lies on the device of the block that is read, until it is checked and decompressed.
     static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What was read of tables, as long as it fits.
-#[derive(Debug)]
-pub(in crate::lsm) struct Caches {
-    blocks: Cache<(u64, u64), Block, Weights, foldhash::fast::FixedState>,
-    indexes: Cache<u64, Arc<Directory>, Weights, foldhash::fast::FixedState>,
-}
-
-#[derive(Clone, Debug)]
-struct Weights;
-
-impl quick_cache::Weighter<(u64, u64), Block> for Weights {
-    fn weight(&self, _: &(u64, u64), block: &Block) -> u64 {
-        block.memory() as u64 + 64
-    }
-}
-
-impl quick_cache::Weighter<u64, Arc<Directory>> for Weights {
-    fn weight(&self, _: &u64, found: &Arc<Directory>) -> u64 {
-        let blocks = found.heads.len() * (size_of::<Head>() + size_of::<Handle>());
-        (found.index.memory() + found.filter.len() + blocks) as u64 + 64
-    }
-}
-
-impl Caches {
-    /// Caches of so many bytes each.
-    pub(in crate::lsm) fn new(blocks: u64, indexes: u64) -> Self {
-        let hash = foldhash::fast::FixedState::default;
-        let items = |bytes: u64, each: u64| (bytes / each).clamp(16, 1 << 20) as usize;
-        Self {
-            blocks: Cache::with(items(blocks, 4096), blocks, Weights, hash(), Default::default()),
-            indexes: Cache::with(items(indexes, 64 << 10), indexes, Weights, hash(), Default::default()),
-        }
-    }
-
-    /// Changes how much they hold, in bytes.
-    pub(in crate::lsm) fn resize(&self, blocks: u64, indexes: u64) {
-        self.blocks.set_capacity(blocks);
-        self.indexes.set_capacity(indexes);
-    }
-
-    /// Lets go of what was read of a table: nobody asks for it again, and it would take others' place until it is old.
-    fn forget(&self, table: u64) {
-        match self.indexes.remove(&table) {
-            Some((_, directory)) => directory.handles.iter().for_each(|handle| drop(self.blocks.remove(&(table, handle.offset)))),
-            // It was never read, or not for long: who knows what is left of it.
-            None => self.blocks.retain(|(other, _), _| *other != table),
-        }
-    }
-
-    /// Hits and misses of blocks, and bytes held by blocks and by indexes.
-    pub(in crate::lsm) fn usage(&self) -> (u64, u64, u64, u64) {
-        (self.blocks.hits(), self.blocks.misses(), self.blocks.weight(), self.indexes.weight())
-    }
-}
-
-/// Where the blocks of a table lie, and which keys it does not hold.
-#[derive(Debug)]
-pub(super) struct Directory {
-    index: Block,
-    /// For each data block, the head of its last key: most searches need nothing else.
-    heads: Vec<Head>,
-    handles: Vec<Handle>,
-    filter: Arc<[u8]>,
-}
-
-impl Directory {
-    /// Which block holds the first version at or behind this one; as many as there are if none does.
-    fn block_of(&self, key: &[u8], tag: Tag) -> std::result::Result<usize, Nonsense> {
-        let head = head(key);
-        let mut at = self.heads.partition_point(|last| *last < head);
-        // Among last keys with its head, the whole keys decide.
-        let mut end = at + self.heads[at..].partition_point(|last| *last == head);
-        while at < end {
-            let middle = usize::midpoint(at, end);
-            match order(self.last_of(middle)?, (key, tag)) {
-                std::cmp::Ordering::Less => at = middle + 1,
-                _ => end = middle,
-            }
-        }
-        Ok(at)
-    }
-
-    /// The last version in a block.
-    fn last_of(&self, at: usize) -> std::result::Result<(&[u8], Tag), Nonsense> {
-        self.index.whole(at).ok_or(Nonsense)
-    }
-}
-
-fn read_handle(stored: &[u8]) -> Option<Handle> {
-    let (offset, at) = read_varint(stored)?;
-    let (len, _) = read_varint(&stored[at..])?;
-    Some(Handle { offset, len: u32::try_from(len).ok()? })
 }
 
 /// A table's file.
@@ -168,29 +75,30 @@ impl Table {
         Ok(())
     }
 
-    /// The contents of a block, checked.
-    fn contents(&self, Handle { offset, len }: Handle) -> Result<Arc<[u8]>> {
+    /// The contents of a block, checked, at the start of memory that is asked for.
+    fn contents(&self, Handle { offset, len }: Handle, memory: impl FnOnce(usize) -> Arc<[u8]>) -> Result<(Arc<[u8]>, usize)> {
         if offset + u64::from(len) + TRAILER as u64 > self.meta.size {
             return Err(self.corrupt(offset, "a block that lies outside its file"));
         }
         let len = len as usize;
-        STORED.with_borrow_mut(|memory| {
-            memory.resize(memory.len().max(len + TRAILER), 0);
-            let stored = &mut memory[..len + TRAILER];
+        STORED.with_borrow_mut(|bytes| {
+            bytes.resize(bytes.len().max(len + TRAILER), 0);
+            let stored = &mut bytes[..len + TRAILER];
             self.read(stored, offset)?;
             let (stored, trailer) = stored.split_at(len);
             if read_u32(trailer, 1) != Some(block_crc(stored, trailer[0], self.meta.number, offset)) {
                 return Err(self.corrupt(offset, "the checksum of a block does not match"));
             }
-            let contents = decompress(trailer[0], stored).map_err(|why| self.corrupt(offset, why));
-            memory.truncate(KEPT);
-            memory.shrink_to(KEPT);
+            let contents = decompress(trailer[0], stored, memory).map_err(|why| self.corrupt(offset, why));
+            bytes.truncate(KEPT);
+            bytes.shrink_to(KEPT);
             contents
         })
     }
 
-    fn load_block(&self, handle: Handle) -> Result<Block> {
-        Block::new(self.contents(handle)?).ok_or_else(|| self.nonsense(handle.offset))
+    fn load_block(&self, handle: Handle, memory: impl FnOnce(usize) -> Arc<[u8]>) -> Result<Block> {
+        let (bytes, len) = self.contents(handle, memory)?;
+        Block::new(bytes, len).ok_or_else(|| self.nonsense(handle.offset))
     }
 
     fn nonsense(&self, offset: u64) -> Error {
@@ -199,18 +107,18 @@ impl Table {
 
     fn block(&self, handle: Handle, keep: bool) -> Result<Block> {
         let key = (self.meta.number, handle.offset);
-        if let Some(block) = self.caches.blocks.get(&key) {
+        if let Some(block) = self.caches.block(key) {
             return Ok(block);
         }
-        let block = self.load_block(handle)?;
+        let block = self.load_block(handle, |len| self.caches.memory(len))?;
         if keep {
-            self.caches.blocks.insert(key, block.clone());
+            self.caches.keep_block(key, block.clone());
         }
         Ok(block)
     }
 
     fn directory(&self) -> Result<Arc<Directory>> {
-        if let Some(found) = self.caches.indexes.get(&self.meta.number) {
+        if let Some(found) = self.caches.directory(self.meta.number) {
             return Ok(found);
         }
         let at = self.meta.size.saturating_sub(FOOTER as u64);
@@ -224,19 +132,11 @@ impl Table {
             offset: bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b)),
             len: read_u32(bytes, 8).unwrap_or_default(),
         };
-        let index = self.load_block(handle(handles))?;
-        let filter = self.contents(handle(&handles[12..]))?;
-        let (mut heads, mut handles) = (Vec::new(), Vec::new());
-        let mut cursor = BlockCursor::new(index.clone());
-        let mut step = cursor.first();
-        while let (Ok(()), Some((key, _, stored))) = (&step, cursor.current()) {
-            heads.push(head(key));
-            handles.push(self.handle(stored)?);
-            step = cursor.next();
-        }
-        step.map_err(|Nonsense| self.nonsense(at))?;
-        let found = Arc::new(Directory { index, heads, handles, filter });
-        self.caches.indexes.insert(self.meta.number, Arc::clone(&found));
+        let zeros = |len| std::iter::repeat_n(0, len).collect();
+        let index = self.load_block(handle(handles), zeros)?;
+        let (filter, _) = self.contents(handle(&handles[12..]), zeros)?;
+        let found = Arc::new(Directory::new(index, filter).map_err(|Nonsense| self.nonsense(at))?);
+        self.caches.keep_directory(self.meta.number, Arc::clone(&found));
         Ok(found)
     }
 
@@ -249,17 +149,13 @@ impl Table {
         look: impl FnOnce(Tag, &[u8]) -> R,
     ) -> Result<Option<R>> {
         let found = self.directory()?;
-        if !filter::may_hold(&found.filter, hash) {
+        if !found.may_hold(hash) {
             return Ok(None);
         }
         let nonsense = |Nonsense| self.nonsense(0);
-        let Some(handle) = found.handles.get(found.block_of(key, tag).map_err(nonsense)?) else { return Ok(None) };
-        let block = self.block(*handle, true)?;
+        let Some(handle) = found.handle(found.block_of(key, tag).map_err(nonsense)?) else { return Ok(None) };
+        let block = self.block(handle, true)?;
         Ok(block.find(key, tag).map_err(nonsense)?.map(|(tag, stored)| look(tag, stored)))
-    }
-
-    fn handle(&self, stored: &[u8]) -> Result<Handle> {
-        read_handle(stored).ok_or_else(|| self.corrupt(0, "an index entry without a place"))
     }
 
     /// Checks the parts without which none of it can be read.
@@ -331,12 +227,12 @@ impl TableCursor {
         };
         self.at = which(directory).map_err(|Nonsense| self.table.nonsense(0))?;
         loop {
-            let Some(&handle) = self.directory.as_ref().and_then(|directory| directory.handles.get(self.at)) else {
+            let Some(handle) = self.directory.as_ref().and_then(|directory| directory.handle(self.at)) else {
                 self.block = None;
                 return Ok(false);
             };
             match (self.table.block(handle, self.keep), &mut self.block) {
-                (Ok(block), Some(cursor)) => cursor.reset(block),
+                (Ok(block), Some(cursor)) => self.table.caches.recycle(cursor.reset(block)),
                 (Ok(block), none) => *none = Some(BlockCursor::new(block)),
                 (Err(e), _) => {
                     self.pass_over(e)?;
@@ -378,6 +274,14 @@ impl TableCursor {
     }
 }
 
+impl Drop for TableCursor {
+    fn drop(&mut self) {
+        if let Some(cursor) = self.block.take() {
+            self.table.caches.recycle(cursor.into_block());
+        }
+    }
+}
+
 impl Cursor for TableCursor {
     fn first(&mut self) -> Result<()> {
         if self.enter(|_| Ok(0))? {
@@ -387,7 +291,7 @@ impl Cursor for TableCursor {
     }
 
     fn last(&mut self) -> Result<()> {
-        if self.enter(|directory| Ok(directory.handles.len().wrapping_sub(1)))? {
+        if self.enter(|directory| Ok(directory.len().wrapping_sub(1)))? {
             self.step(BlockCursor::last)?;
         }
         Ok(())
