@@ -59,7 +59,8 @@ const LEFT_MOST: usize = 8;
 
 impl MemtableCursor {
     pub(super) fn new(memory: Arc<Memory>) -> Self {
-        let (chunk, spare) = LEFT.with_borrow_mut(|left| (left.pop().unwrap_or_default(), left.pop().unwrap_or_default()));
+        let take = |left: &RefCell<Vec<Copied>>| left.borrow_mut().pop();
+        let [chunk, spare] = std::array::from_fn(|_| LEFT.try_with(take).ok().flatten().unwrap_or_default());
         Self { memory, chunk, spare, at: 0, direction: Direction::Forward }
     }
 

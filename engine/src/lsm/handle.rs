@@ -269,7 +269,7 @@ impl Store {
         let view = core.view();
         let levels = &view.version.levels;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let (hits, misses, cached_blocks, cached_indexes) = core.caches.usage();
+        let cached = core.caches.usage();
         let memories = std::iter::once(&view.active).chain(&view.immutable);
         Stats {
             levels: (0..LEVELS)
@@ -293,10 +293,11 @@ impl Store {
             flushed: count(&core.counts.flushed),
             compacted: count(&core.counts.compacted),
             compacting: Duration::from_nanos(count(&core.counts.compacting)),
-            cache_hits: hits,
-            cache_misses: misses,
-            cached_blocks,
-            cached_indexes,
+            cache_hits: cached.hits,
+            cache_misses: cached.misses,
+            cached_blocks: cached.blocks,
+            spare_blocks: cached.spare,
+            cached_indexes: cached.indexes,
             cut: core.cut.clone(),
             background_error: core.background_error(),
         }
@@ -450,6 +451,8 @@ pub struct Stats {
     pub cache_misses: u64,
     /// Memory of blocks in the cache.
     pub cached_blocks: u64,
+    /// Memory that is kept for blocks to come; with [`Stats::cached_blocks`] it is within [`Options::block_cache`].
+    pub spare_blocks: u64,
     /// Memory of indexes and filters in theirs.
     pub cached_indexes: u64,
     /// What a crash had left and opening cut off, and of which file.

@@ -40,6 +40,7 @@ impl Stats {
             ("value_log", "Value log files", self.value_log),
             ("value_log_live", "What tables point to in value log files", self.value_log_live),
             ("cached_blocks", "Memory of blocks in the cache", self.cached_blocks),
+            ("spare_blocks", "Memory kept for blocks to come", self.spare_blocks),
             ("cached_indexes", "Memory of indexes and filters in the cache", self.cached_indexes),
             ("pending_compaction", "Bytes above what levels should hold", self.pending),
         ];

@@ -48,7 +48,7 @@ pub struct Options {
     pub bloom_bits_per_key: usize,
     /// How blocks are compressed. Default: Snappy.
     pub compression: Compression,
-    /// Bytes of blocks kept in memory. Default: 256 MiB.
+    /// Bytes of blocks kept in memory, and of memory kept for blocks to come. Default: 256 MiB.
     pub block_cache: u64,
     /// Bytes of indexes and filters kept in memory. Default: 128 MiB.
     pub index_cache: u64,

@@ -83,6 +83,11 @@ pub(super) fn decompress(
         Compression::Snappy => snap::raw::decompress_len(stored).map_err(|e| e.to_string())?,
         Compression::Zstd => unzstd_len(stored)?,
     };
+    // Memory is made before a byte of it is known to be there. LZ4 and Snappy put at most 255 bytes into one.
+    let most = if compression == Compression::Zstd { u32::MAX as usize } else { 64 + 256 * stored.len() };
+    if len > most {
+        return Err(format!("{} bytes that say they were {len}", stored.len()));
+    }
     let mut bytes = memory(len);
     let into = &mut Arc::make_mut(&mut bytes)[..len];
     let written = match compression {
@@ -126,4 +131,31 @@ fn unzstd_len(_: &[u8]) -> Result<usize, String> {
 #[cfg(not(feature = "zstd"))]
 fn unzstd(_: &[u8], _: &mut [u8]) -> Result<usize, String> {
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_memory_is_made_for_more_than_a_block_can_hold() {
+        let lz4 = [&u32::MAX.to_le_bytes()[..], &[0x1f, 7, 1, 0, 255, 255]].concat();
+        let snappy = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 7];
+        for (compression, stored) in [(Compression::Lz4, &lz4[..]), (Compression::Snappy, &snappy[..])] {
+            let none = |len: usize| -> Arc<[u8]> { panic!("asked for {len} bytes") };
+            let why = decompress(compression.byte(), stored, none).unwrap_err();
+            assert_eq!(why, format!("{} bytes that say they were {}", stored.len(), u32::MAX));
+        }
+    }
+
+    #[test]
+    fn what_shrinks_as_far_as_it_can_comes_back() {
+        let bytes = vec![7; 3 << 20];
+        for compression in [Compression::None, Compression::Lz4, Compression::Snappy] {
+            let mut packer = Packer::new(compression);
+            let (stored, compression) = packer.pack(&bytes);
+            let (found, len) = decompress(compression.byte(), stored, |len| vec![1; len + 5].into()).unwrap();
+            assert_eq!((&found[..len], len), (&bytes[..], bytes.len()));
+        }
+    }
 }

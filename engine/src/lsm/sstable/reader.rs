@@ -3,7 +3,7 @@
 use super::super::cursor::Cursor;
 use super::super::entry::Tag;
 use super::super::version::TableMeta;
-use super::block::{Block, BlockCursor, KEPT, Nonsense};
+use super::block::{Block, BlockCursor, Nonsense};
 use super::builder::footer_crc;
 use super::cache::Caches;
 use super::directory::Directory;
@@ -12,14 +12,17 @@ use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, path};
 use crate::codec::read_u32;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, read_full_at};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+/// Bytes that a thread keeps to read blocks into: those of indexes and filters may be much longer, but are read once.
+const STORED_MOST: usize = 64 << 10;
+
 thread_local! {
     /// What lies on the device of the block that is read, until it is checked and decompressed.
-    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static STORED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A table's file.
@@ -80,20 +83,23 @@ impl Table {
         if offset + u64::from(len) + TRAILER as u64 > self.meta.size {
             return Err(self.corrupt(offset, "a block that lies outside its file"));
         }
-        let len = len as usize;
-        STORED.with_borrow_mut(|bytes| {
-            bytes.resize(bytes.len().max(len + TRAILER), 0);
-            let stored = &mut bytes[..len + TRAILER];
-            self.read(stored, offset)?;
-            let (stored, trailer) = stored.split_at(len);
-            if read_u32(trailer, 1) != Some(block_crc(stored, trailer[0], self.meta.number, offset)) {
-                return Err(self.corrupt(offset, "the checksum of a block does not match"));
-            }
-            let contents = decompress(trailer[0], stored, memory).map_err(|why| self.corrupt(offset, why));
-            bytes.truncate(KEPT);
-            bytes.shrink_to(KEPT);
-            contents
-        })
+        // Whoever reads in the middle of this, or at the end of a thread, takes memory of its own.
+        let mut bytes = STORED.try_with(Cell::take).unwrap_or_default();
+        bytes.resize(bytes.len().max(len as usize + TRAILER), 0);
+        let contents = self.contents_by(&mut bytes[..len as usize + TRAILER], offset, memory);
+        if bytes.len() <= STORED_MOST {
+            let _ = STORED.try_with(|stored| stored.set(bytes));
+        }
+        contents
+    }
+
+    fn contents_by(&self, bytes: &mut [u8], offset: u64, memory: impl FnOnce(usize) -> Arc<[u8]>) -> Result<(Arc<[u8]>, usize)> {
+        self.read(bytes, offset)?;
+        let (stored, trailer) = bytes.split_at(bytes.len() - TRAILER);
+        if read_u32(trailer, 1) != Some(block_crc(stored, trailer[0], self.meta.number, offset)) {
+            return Err(self.corrupt(offset, "the checksum of a block does not match"));
+        }
+        decompress(trailer[0], stored, memory).map_err(|why| self.corrupt(offset, why))
     }
 
     fn load_block(&self, handle: Handle, memory: impl FnOnce(usize) -> Arc<[u8]>) -> Result<Block> {
@@ -228,7 +234,7 @@ impl TableCursor {
         self.at = which(directory).map_err(|Nonsense| self.table.nonsense(0))?;
         loop {
             let Some(handle) = self.directory.as_ref().and_then(|directory| directory.handle(self.at)) else {
-                self.block = None;
+                self.leave();
                 return Ok(false);
             };
             match (self.table.block(handle, self.keep), &mut self.block) {
@@ -240,6 +246,13 @@ impl TableCursor {
                 }
             }
             return Ok(true);
+        }
+    }
+
+    /// Lets go of the block it is in.
+    fn leave(&mut self) {
+        if let Some(cursor) = self.block.take() {
+            self.table.caches.recycle(cursor.into_block());
         }
     }
 
@@ -276,9 +289,7 @@ impl TableCursor {
 
 impl Drop for TableCursor {
     fn drop(&mut self) {
-        if let Some(cursor) = self.block.take() {
-            self.table.caches.recycle(cursor.into_block());
-        }
+        self.leave();
     }
 }
 
