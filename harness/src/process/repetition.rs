@@ -6,7 +6,7 @@ use crate::measure::clock::Clock;
 use crate::measure::counters::{Calls, CountingFs};
 use crate::measure::histogram::Latencies;
 use crate::measure::process::{Usage, space, usage};
-use crate::result::{Point, Projection, Role};
+use crate::result::{Point, Projection, Role, Whole};
 use crate::scenario::BenchPlan;
 use crate::subject::{Overwriting, Registry, Session, SubjectError};
 use crate::workload::Workload;
@@ -66,11 +66,11 @@ pub fn run(registry: &Registry, task: &BenchTask) -> Result<(), SubjectError> {
     }
     if let Workload::Recovery(spec) = &task.store.workload {
         let (phases, measured) = recovery(spec, registry, task, &meter, seed)?;
-        return write_all_out(task, Repetition { phases, projections: vec![growth::opening(measured, spec.to_bytes)] });
+        return write_all_out(task, phases, vec![growth::opening(measured, spec.to_bytes)]);
     }
     if let Workload::Compaction(spec) = &task.store.workload {
         let (phases, projections) = compaction(spec, registry, task, &meter, seed)?;
-        return write_all_out(task, Repetition { phases, projections });
+        return write_all_out(task, phases, projections);
     }
     if let Workload::Ycsb(spec) = &task.store.workload {
         return write_out(task, ycsb(spec, task, &open, &meter, seed)?);
@@ -375,11 +375,13 @@ fn timed(name: &str, before: &Meter<'_>, work: impl FnOnce() -> Result<(), Subje
 }
 
 fn write_out(task: &BenchTask, phases: Vec<PhaseSample>) -> Result<(), SubjectError> {
-    write_all_out(task, Repetition { phases, projections: Vec::new() })
+    write_all_out(task, phases, Vec::new())
 }
 
-fn write_all_out(task: &BenchTask, repetition: Repetition) -> Result<(), SubjectError> {
-    let json = serde_json::to_vec(&repetition).map_err(|e| SubjectError::Store(e.to_string()))?;
+fn write_all_out(task: &BenchTask, phases: Vec<PhaseSample>, projections: Vec<Projection>) -> Result<(), SubjectError> {
+    let now = usage();
+    let whole = Whole { device_bytes: now.device_bytes, cpu_ns: now.cpu_user_ns + now.cpu_system_ns, rss_peak: now.rss_peak };
+    let json = serde_json::to_vec(&Repetition { phases, projections, whole }).map_err(|e| SubjectError::Store(e.to_string()))?;
     Ok(std::fs::write(&task.out, json)?)
 }
 

@@ -6,7 +6,7 @@
 use super::{crash, words};
 use crate::result::{
     Bench, Cell, CellKind, Counters, Crash, Model, OpStats, Percentiles, Phase, Projection, ProjectionUnit, Results, Role, Space,
-    Ttfp, Verdict,
+    Ttfp, Verdict, Whole,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -605,6 +605,9 @@ fn speed(results: &Results) -> Section {
             tables.extend(some(speed_of(results, scenario, group, name, title.clone())));
             tables.extend(by_operation(results, scenario, group, name, format!("{title}, by operation")));
         }
+        if names.len() > 1 {
+            tables.extend(some(whole_of(results, scenario, group)));
+        }
     }
     Section {
         id: "speed",
@@ -693,6 +696,34 @@ fn speed_of(results: &Results, scenario: &str, group: &str, name: &str, title: S
     ];
     let commands = commands_of(results, found.iter().map(|(cell, ..)| *cell));
     Table { title, columns: columns(&heads), rows: rows.into_iter().map(|(.., row)| row).collect(), notes, commands }
+}
+
+/// What each process used, over all phases: the least first.
+fn whole_of(results: &Results, scenario: &str, group: &str) -> Table {
+    let found: Vec<(&Cell, &Whole)> =
+        benches(results, scenario, group).filter_map(|(cell, bench)| Some((cell, bench.whole.as_ref()?))).collect();
+    let mut rows: Vec<(bool, u64, Row)> = Vec::new();
+    for (cell, whole) in &found {
+        let values = vec![
+            Value::Text(named(&cell.subject, cell.role)),
+            text(&cell.sync),
+            text(&cell.level),
+            maybe(positive(whole.device_bytes), size),
+            figure(time(whole.cpu_ns)),
+            maybe(positive(whole.rss_peak), size),
+        ];
+        let aside = cell.role != Role::Store;
+        rows.push((aside, whole.device_bytes, Row { aside, values }));
+    }
+    rows.sort_by_key(|(aside, bytes, _)| (*aside, *bytes));
+    let note = "From the start of a process to its end, medians. To the device: less what was removed before it was sent, which may have been written phases before.";
+    Table {
+        title: format!("{}: all phases together", place(scenario, group)),
+        columns: columns(&["subject", "sync", "level", "to device", "processor", "peak RSS"]),
+        rows: rows.into_iter().map(|(.., row)| row).collect(),
+        notes: vec![note.to_owned()],
+        commands: commands_of(results, found.iter().map(|(cell, _)| *cell)),
+    }
 }
 
 /// One row for each operation, where a phase mixes several or has a rate to keep.

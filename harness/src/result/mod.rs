@@ -277,9 +277,24 @@ pub struct Bench {
     pub threads: u64,
     /// What was measured, in order.
     pub phases: Vec<Phase>,
+    /// What the process used from its start to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Whole>,
     /// What is said of stores larger than any that was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub projections: Vec<Projection>,
+}
+
+/// What a process used from its start to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Whole {
+    /// Bytes meant for the device, less those of files that were removed before they were sent. That may be in a later phase:
+    /// only in the whole is what was written for nothing taken off in full.
+    pub device_bytes: u64,
+    /// Processor time, in the program and in the kernel.
+    pub cpu_ns: u64,
+    /// Largest resident set.
+    pub rss_peak: u64,
 }
 
 /// A figure against the size of the data: where it was measured, and what is expected of larger stores.

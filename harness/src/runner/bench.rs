@@ -1,7 +1,7 @@
 //! `bench` cells: what the repetitions of a cell say together, and whether that is what the scenario demands.
 
 use crate::measure::histogram::{Latencies, median};
-use crate::result::{Bench, Counters, Criterion, Metric, OpStats, Phase, Projection, Space};
+use crate::result::{Bench, Counters, Criterion, Metric, OpStats, Phase, Projection, Space, Whole};
 use crate::scenario::CriterionPlan;
 use crate::workload::growth;
 use crate::workload::outcome::{PhaseSample, Repetition};
@@ -20,8 +20,14 @@ pub fn merge(repetitions: &[Repetition], threads: u64) -> Bench {
         repetitions: repetitions.len() as u64,
         threads,
         phases: phases.collect(),
+        whole: (!repetitions.is_empty()).then(|| merge_whole(repetitions)),
         projections: merge_projections(repetitions),
     }
+}
+
+fn merge_whole(repetitions: &[Repetition]) -> Whole {
+    let middle = |of: fn(&Whole) -> u64| median(&repetitions.iter().map(|r| of(&r.whole) as f64).collect::<Vec<_>>()) as u64;
+    Whole { device_bytes: middle(|w| w.device_bytes), cpu_ns: middle(|w| w.cpu_ns), rss_peak: middle(|w| w.rss_peak) }
 }
 
 /// Holds what was measured to what the scenario demands. A figure that is missing holds nothing.

@@ -2,7 +2,7 @@
 
 use crate::measure::counters::Calls;
 use crate::measure::histogram::{Latencies, Samples};
-use crate::result::Projection;
+use crate::result::{Projection, Whole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -14,6 +14,9 @@ pub struct Repetition {
     /// What is said of larger stores.
     #[serde(default)]
     pub projections: Vec<Projection>,
+    /// What its process used.
+    #[serde(default)]
+    pub whole: Whole,
 }
 
 /// One measured stretch.

@@ -4,7 +4,7 @@ use harness::report::{self, words};
 use harness::result::{
     Aimed, Bench, Calibration, Cell, CellKind, Counters, Crash, Criterion, Explanation, FaultCounts, Finding, Host, Loss, Metric,
     Model, ModelCheck, ModelCounts, Money, OpStats, Percentiles, Phase, Point, Power, Projection, ProjectionUnit, Results, Role,
-    Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Spread, Storage, Ttfp, Verdict, Warning,
+    Run, RunStatus, SCHEMA_VERSION, ScenarioNote, Space, Spread, Storage, Ttfp, Verdict, Warning, Whole,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -350,7 +350,9 @@ fn bench_cell(subject: &str, role: Role, sync: &str, ns_per_op: f64, syncs_per_w
         }),
     };
     let mut cell = cell("put-small", subject, role, sync, CellKind::Bench);
-    cell.bench = Some(Bench { repetitions: 5, threads: 1, phases: vec![fill, phase], projections: Vec::new() });
+    let whole = Whole { device_bytes: operations * 180, cpu_ns: operations * 95, rss_peak: 48 << 20 };
+    cell.bench =
+        Some(Bench { repetitions: 5, threads: 1, phases: vec![fill, phase], whole: Some(whole), projections: Vec::new() });
     cell
 }
 
@@ -385,7 +387,7 @@ fn ttfp_cell(sync: &str, ns: u64, published_ns: Option<u64>, modelled: bool) -> 
         ttfp: Some(ttfp),
         ..Phase::default()
     };
-    cell.bench = Some(Bench { repetitions: 1, threads: 8, phases: vec![phase], projections: Vec::new() });
+    cell.bench = Some(Bench { repetitions: 1, threads: 8, phases: vec![phase], ..Bench::default() });
     cell
 }
 
@@ -689,6 +691,25 @@ fn row<'a>(markdown: &'a str, table: &str, begin: &str) -> &'a str {
     let found = rows(markdown, table, begin);
     assert_eq!(found.len(), 1, "{begin} in {table}: {found:?}");
     found[0]
+}
+
+#[test]
+fn what_processes_used_over_all_phases_is_a_table_of_its_own() {
+    let mut results = sample();
+    let mut devices = [300 << 20, 100 << 20, 200 << 20].into_iter().cycle();
+    for bench in results.cells.iter_mut().filter_map(|cell| cell.bench.as_mut()).filter(|bench| bench.phases.len() > 1) {
+        let run = bench.phases.last().unwrap();
+        bench.phases.push(Phase { name: "again".to_owned(), ..run.clone() });
+        bench.whole = devices.next().map(|device_bytes| Whole { device_bytes, cpu_ns: 1_500_000_000, rss_peak: 48 << 20 });
+    }
+    let table = |results: &Results| rows(&report::markdown(results), "put-small: all phases together", "| ").join("\n");
+    let whole = table(&results);
+    let at = |figure: &str| whole.find(figure).unwrap_or_else(|| panic!("{figure} is not in {whole}"));
+    assert!(at("100 MiB") < at("200 MiB") && at("200 MiB") < at("300 MiB"), "{whole}");
+    check_line(&whole, &["1.50 s", "48.0 MiB"]);
+    // Results of an earlier version do not say.
+    results.cells.iter_mut().filter_map(|cell| cell.bench.as_mut()).for_each(|bench| bench.whole = None);
+    assert!(!report::markdown(&results).contains("all phases together"));
 }
 
 /// Where a text of a picture begins.
