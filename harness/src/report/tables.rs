@@ -700,10 +700,10 @@ fn speed_of(results: &Results, scenario: &str, group: &str, name: &str, title: S
 
 /// What each process used, over all phases: the least first.
 fn whole_of(results: &Results, scenario: &str, group: &str) -> Table {
-    let found: Vec<(&Cell, &Whole)> =
+    let mut found: Vec<(&Cell, &Whole)> =
         benches(results, scenario, group).filter_map(|(cell, bench)| Some((cell, bench.whole.as_ref()?))).collect();
-    let mut rows: Vec<(bool, u64, Row)> = Vec::new();
-    for (cell, whole) in &found {
+    found.sort_by_key(|(cell, whole)| (cell.role != Role::Store, whole.device_bytes));
+    let rows = found.iter().map(|(cell, whole)| {
         let values = vec![
             Value::Text(named(&cell.subject, cell.role)),
             text(&cell.sync),
@@ -712,15 +712,13 @@ fn whole_of(results: &Results, scenario: &str, group: &str) -> Table {
             figure(time(whole.cpu_ns)),
             maybe(positive(whole.rss_peak), size),
         ];
-        let aside = cell.role != Role::Store;
-        rows.push((aside, whole.device_bytes, Row { aside, values }));
-    }
-    rows.sort_by_key(|(aside, bytes, _)| (*aside, *bytes));
+        row(cell, values)
+    });
     let note = "From the start of a process to its end, medians. To the device: less what was removed before it was sent, which may have been written phases before.";
     Table {
         title: format!("{}: all phases together", place(scenario, group)),
         columns: columns(&["subject", "sync", "level", "to device", "processor", "peak RSS"]),
-        rows: rows.into_iter().map(|(.., row)| row).collect(),
+        rows: rows.collect(),
         notes: vec![note.to_owned()],
         commands: commands_of(results, found.iter().map(|(cell, _)| *cell)),
     }

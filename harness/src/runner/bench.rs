@@ -26,8 +26,13 @@ pub fn merge(repetitions: &[Repetition], threads: u64) -> Bench {
 }
 
 fn merge_whole(repetitions: &[Repetition]) -> Whole {
-    let middle = |of: fn(&Whole) -> u64| median(&repetitions.iter().map(|r| of(&r.whole) as f64).collect::<Vec<_>>()) as u64;
+    let middle = |of: fn(&Whole) -> u64| middle(repetitions, |r| of(&r.whole));
     Whole { device_bytes: middle(|w| w.device_bytes), cpu_ns: middle(|w| w.cpu_ns), rss_peak: middle(|w| w.rss_peak) }
+}
+
+/// The median of a figure that each of them has.
+fn middle<T>(all: &[T], of: impl Fn(&T) -> u64) -> u64 {
+    median(&all.iter().map(|one| of(one) as f64).collect::<Vec<_>>()) as u64
 }
 
 /// Holds what was measured to what the scenario demands. A figure that is missing holds nothing.
@@ -89,7 +94,7 @@ fn figure(phase: &Phase, metric: Metric, live_bytes: Option<u64>) -> Option<f64>
 }
 
 fn merge_phase(samples: &[&PhaseSample]) -> Phase {
-    let middle = |of: &dyn Fn(&PhaseSample) -> u64| median(&samples.iter().map(|s| of(s) as f64).collect::<Vec<_>>()) as u64;
+    let middle = |of: &dyn Fn(&PhaseSample) -> u64| middle(samples, |s| of(s));
     let throughput: Vec<f64> = samples.iter().map(|s| s.operations as f64 * 1e9 / s.duration_ns.max(1) as f64).collect();
     let mut ops: BTreeMap<String, (Latencies, Option<Latencies>, u64)> = BTreeMap::new();
     for sample in samples {

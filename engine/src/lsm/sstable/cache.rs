@@ -182,7 +182,7 @@ impl Caches {
             freed = self.make_room(&mut spare, weight(len));
         }
         drop(freed);
-        std::iter::repeat_n(0, len).collect()
+        zeros(len)
     }
 
     /// Keeps the memory of a block that was let go of, if it was the last to have it and there is room.
@@ -229,6 +229,11 @@ impl Caches {
             indexes: self.indexes.weight(),
         }
     }
+}
+
+/// Fresh memory.
+pub(super) fn zeros(len: usize) -> Arc<[u8]> {
+    std::iter::repeat_n(0, len).collect()
 }
 
 /// Memory of blocks that went, by length.

@@ -5,7 +5,7 @@ use super::super::entry::Tag;
 use super::super::version::TableMeta;
 use super::block::{Block, BlockCursor, Nonsense};
 use super::builder::footer_crc;
-use super::cache::Caches;
+use super::cache::{Caches, zeros};
 use super::directory::Directory;
 use super::packing::decompress;
 use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, path};
@@ -138,7 +138,6 @@ impl Table {
             offset: bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b)),
             len: read_u32(bytes, 8).unwrap_or_default(),
         };
-        let zeros = |len| std::iter::repeat_n(0, len).collect();
         let index = self.load_block(handle(handles), zeros)?;
         let (filter, _) = self.contents(handle(&handles[12..]), zeros)?;
         let found = Arc::new(Directory::new(index, filter).map_err(|Nonsense| self.nonsense(at))?);
