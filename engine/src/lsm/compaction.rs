@@ -29,6 +29,8 @@ pub(super) struct Rules<'a> {
     pub(super) collect: &'a BTreeSet<u64>,
     /// Bytes at which a table ends.
     pub(super) table_size: u64,
+    /// Keys that no table reaches across, ascending: where others lie in the output's level.
+    pub(super) fences: &'a [&'a [u8]],
     /// Reads a value that is to move.
     pub(super) read: &'a ReadValue<'a>,
 }
@@ -47,6 +49,7 @@ impl<'a> Rules<'a> {
             now,
             collect: &NONE,
             table_size: u64::MAX,
+            fences: &[],
             read: &|_, _, _| Ok(Vec::new()),
         }
     }
@@ -105,49 +108,112 @@ struct Output<'a> {
     begun: Vec<PathBuf>,
 }
 
+/// Whether to write these versions again would change nothing: all of them still matter, and none of their values moves.
+pub(super) fn is_settled(source: &mut Merge<'_>, rules: &Rules<'_>, place: &Place<'_>) -> Result<bool> {
+    let mut sieve = Sieve::new(rules);
+    each(source, place, |found, tag, stored| {
+        sieve.next_key(found);
+        let moves = |value: &[u8]| tag.kind() == Kind::Pointer || value.len() >= place.options.value_threshold;
+        Ok(matches!(sieve.fate(found, tag, stored), Some(Fate::Stays(_, value)) if !moves(value)))
+    })
+}
+
+/// Goes through versions until one of them is answered with false; whether none was. Rests as the place demands.
+fn each(source: &mut Merge<'_>, place: &Place<'_>, mut visit: impl FnMut(&[u8], Tag, &[u8]) -> Result<bool>) -> Result<bool> {
+    let (mut count, mut bytes) = (0u32, 0);
+    while let Some((found, tag, stored)) = source.current() {
+        count = count.wrapping_add(1);
+        bytes += (found.len() + stored.len()) as u64;
+        if count.is_multiple_of(1024) {
+            if (place.stopped)() {
+                return Err(Error::Closed { path: place.dir.to_owned() });
+            }
+            (place.pace)(std::mem::take(&mut bytes));
+        }
+        if !visit(found, tag, stored)? {
+            return Ok(false);
+        }
+        source.step()?;
+    }
+    Ok(true)
+}
+
+/// What becomes of versions that come in their order.
+struct Sieve<'r> {
+    rules: &'r Rules<'r>,
+    key: Option<Vec<u8>>,
+    is_first: bool,
+    /// The span between two of `rules.seen` that the last version of the key fell into.
+    span: usize,
+}
+
+enum Fate<'v> {
+    /// Nobody asks for it any more.
+    Hidden,
+    /// A delete that hides nothing any more.
+    Dropped,
+    /// It was deleted, or its time has come; older versions are still there.
+    Ended,
+    /// It stays, and ends then.
+    Stays(Option<u64>, &'v [u8]),
+}
+
+impl<'r> Sieve<'r> {
+    fn new(rules: &'r Rules<'r>) -> Self {
+        Self { rules, key: None, is_first: false, span: usize::MAX }
+    }
+
+    /// Takes note of the key of the next version; whether it is another than before.
+    fn next_key(&mut self, found: &[u8]) -> bool {
+        self.is_first = self.key.as_deref() != Some(found);
+        if self.is_first {
+            let last = self.key.get_or_insert_default();
+            last.clear();
+            last.extend_from_slice(found);
+        }
+        self.is_first
+    }
+
+    /// What becomes of the next version; `None` if its value makes no sense.
+    fn fate<'v>(&mut self, found: &[u8], tag: Tag, stored: &'v [u8]) -> Option<Fate<'v>> {
+        let rules = self.rules;
+        let here = rules.seen.partition_point(|seen| *seen < tag.seq());
+        let hidden = !self.is_first && here == self.span && here < rules.seen.len();
+        self.span = here;
+        if hidden || !(rules.keeps)(found) {
+            return Some(Fate::Hidden);
+        }
+        let (expires, value) = unpack(tag, stored)?;
+        if tag.kind() != Kind::Delete && expires.is_none_or(|at| at > rules.now) {
+            return Some(Fate::Stays(expires, value));
+        }
+        // A delete that everybody sees hides nothing any more if nothing older is left.
+        let nothing_left = here == 0 && tag.seq() <= rules.backup && (rules.is_last)(found);
+        Some(if nothing_left { Fate::Dropped } else { Fate::Ended })
+    }
+}
+
 impl Output<'_> {
     fn take_all(&mut self, source: &mut Merge<'_>, rules: &Rules<'_>) -> Result<()> {
-        let mut key: Option<Vec<u8>> = None;
-        // The span between two of `rules.seen` that the last version of the key fell into.
-        let mut span = usize::MAX;
-        let (mut count, mut bytes) = (0u32, 0);
-        while let Some((found, tag, stored)) = source.current() {
-            count = count.wrapping_add(1);
-            bytes += (found.len() + stored.len()) as u64;
-            if count.is_multiple_of(1024) {
-                if (self.place.stopped)() {
-                    return Err(Error::Closed { path: self.place.dir.to_owned() });
-                }
-                (self.place.pace)(std::mem::take(&mut bytes));
-            }
-            let fresh = key.as_deref() != Some(found);
-            if fresh {
-                let last = key.get_or_insert_default();
-                last.clear();
-                last.extend_from_slice(found);
+        let (mut sieve, mut passed) = (Sieve::new(rules), 0);
+        each(source, self.place, |found, tag, stored| {
+            if sieve.next_key(found) {
+                let fences = rules.fences[passed..].iter().take_while(|fence| **fence <= found).count();
+                passed += fences;
                 // Versions of one key stay in one table.
-                if self.table.as_ref().is_some_and(|t| t.len() >= rules.table_size) {
+                if fences > 0 || self.table.as_ref().is_some_and(|t| t.len() >= rules.table_size) {
                     self.end_table()?;
                 }
             }
-            let here = rules.seen.partition_point(|seen| *seen < tag.seq());
-            let hidden = !fresh && here == span && here < rules.seen.len();
-            span = here;
-            if !hidden && (rules.keeps)(found) {
-                let (expires, value) = unpack(tag, stored).ok_or_else(|| self.nonsense())?;
-                let ended = tag.kind() == Kind::Delete || expires.is_some_and(|at| at <= rules.now);
-                // A delete that everybody sees hides nothing any more if nothing older is left.
-                if ended && here == 0 && tag.seq() <= rules.backup && (rules.is_last)(found) {
-                    self.written.dropped = self.written.dropped.max(Some(tag.seq()));
-                } else if ended {
-                    self.add(found, Tag::new(tag.seq(), Kind::Delete, false), &[])?;
-                } else {
-                    self.keep(found, tag, stored, expires, value, rules)?;
-                }
+            match sieve.fate(found, tag, stored).ok_or_else(|| self.nonsense())? {
+                Fate::Hidden => {}
+                Fate::Dropped => self.written.dropped = self.written.dropped.max(Some(tag.seq())),
+                Fate::Ended => self.add(found, Tag::new(tag.seq(), Kind::Delete, false), &[])?,
+                Fate::Stays(expires, value) => self.keep(found, tag, stored, expires, value, rules)?,
             }
-            source.step()?;
-        }
-        Ok(())
+            Ok(true)
+        })
+        .map(drop)
     }
 
     /// Adds a version that is not deleted, its value where it belongs.

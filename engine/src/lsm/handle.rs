@@ -216,8 +216,9 @@ impl Store {
         self.core.flush()
     }
 
-    /// Merges everything into one level and drops what no snapshot can see any more. When it returns, no file is left that
-    /// nobody reads. A thread of the store does it if it has any, behind those who read and write.
+    /// Merges everything into one level and drops what no snapshot can see any more; a table that overlaps no other and holds
+    /// nothing to drop is read and stays as it is. When it returns, no file is left that nobody reads. A thread of the store
+    /// does it if it has any, behind those who read and write.
     ///
     /// # Errors
     /// As [`Store::flush`], and [`Error::Corrupt`]. What was not merged stays as it was.

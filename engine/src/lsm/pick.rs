@@ -20,8 +20,11 @@ pub(super) struct Task {
     pub(super) table_size: u64,
     /// Value log files whose values move to a new one.
     pub(super) collect: BTreeSet<u64>,
-    /// Whether the one table only changes its level: it overlaps nothing there and holds nothing to drop.
-    pub(super) moves: bool,
+    /// Inputs that only change their level, because they overlap nothing: RocksDB's trivial moves. What comes in order is so
+    /// never written again.
+    pub(super) moved: BTreeSet<u64>,
+    /// Whether the moved ones are read first, and written again after all if that drops anything.
+    pub(super) thorough: bool,
 }
 
 /// What of the options shapes the tree.
@@ -125,7 +128,8 @@ pub(super) fn for_scans(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>, sc
         return None;
     }
     let task = from_level0(levels, shape, &Targets::new(levels, shape), busy)?;
-    let bytes: u64 = levels.all().filter(|t| task.inputs.contains(&t.number)).map(|t| t.size).sum();
+    let merged = |t: &&Arc<TableMeta>| task.inputs.contains(&t.number) && !task.moved.contains(&t.number);
+    let bytes: u64 = levels.all().filter(merged).map(|t| t.size).sum();
     let fewer = tables + usize::from(!levels.tables[task.output].is_empty()) > 1;
     (fewer && spent >= bytes).then_some(task)
 }
@@ -164,12 +168,39 @@ fn task(
     let smallest = tables.iter().map(|t| &t.smallest).min()?;
     let largest = tables.iter().map(|t| &t.largest).max()?;
     let below = levels.overlapping(output, smallest, largest);
-    let inputs: Vec<u64> = tables.iter().chain(below).map(|t| t.number).collect();
+    let table_size = targets.table_size(output, shape);
+    let apart = apart(tables.iter().chain(below));
+    // What lies between the tables stays where it is.
+    let touched = below.iter().filter(|t| !apart.contains(&t.number));
+    let inputs: Vec<u64> = tables.iter().chain(touched).map(|t| t.number).collect();
     if inputs.iter().any(|number| busy.contains(number)) {
         return None;
     }
-    let moves = inputs.len() == 1 && tables[0].deletes == 0;
-    Some(Task { inputs, output, table_size: targets.table_size(output, shape), collect: BTreeSet::new(), moves })
+    let one = inputs.len() == 1;
+    let moves = |t: &&Arc<TableMeta>| apart.contains(&t.number) && t.deletes == 0 && (one || is_long(t, table_size));
+    let moved = tables.iter().filter(moves).map(|t| t.number).collect();
+    Some(Task { inputs, output, table_size, collect: BTreeSet::new(), moved, thorough: false })
+}
+
+/// Whether a table is long enough to stay one: many short ones would make a level a long list.
+fn is_long(table: &TableMeta, table_size: u64) -> bool {
+    table.size >= table_size / 2
+}
+
+/// The tables that overlap none of the others.
+fn apart<'t>(tables: impl Iterator<Item = &'t Arc<TableMeta>>) -> BTreeSet<u64> {
+    let mut tables: Vec<_> = tables.collect();
+    tables.sort_by(|a, b| a.smallest.cmp(&b.smallest));
+    let mut before: Option<&[u8]> = None;
+    let mut found = BTreeSet::new();
+    for (at, table) in tables.iter().enumerate() {
+        let next = tables.get(at + 1).map(|next| &next.smallest);
+        if before.is_none_or(|before| before < &table.smallest[..]) && next.is_none_or(|next| *next > table.largest) {
+            found.insert(table.number);
+        }
+        before = before.max(Some(&table.largest[..]));
+    }
+    found
 }
 
 /// Rewrites a table that points to a value log file of which too much is garbage: its values move to a new file,
@@ -190,7 +221,8 @@ fn collection(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet
                     output: level,
                     table_size,
                     collect: BTreeSet::from([file]),
-                    moves: false,
+                    moved: BTreeSet::new(),
+                    thorough: false,
                 });
             }
         }
@@ -206,8 +238,13 @@ pub(super) fn everything(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>) -
     let inputs: Vec<u64> = levels.all().map(|t| t.number).collect();
     let output = LEVELS - 1;
     let targets = Targets { bytes: [0; LEVELS], base: LEVELS - 3 };
+    let table_size = targets.table_size(output, shape);
+    let apart = apart(levels.all());
+    let moves =
+        |t: &&Arc<TableMeta>| apart.contains(&t.number) && t.deletes == 0 && t.values.is_empty() && is_long(t, table_size);
+    let moved = levels.all().filter(moves).map(|t| t.number).collect();
     let collect = levels.values.keys().copied().collect();
-    (!inputs.is_empty()).then(|| Task { inputs, output, table_size: targets.table_size(output, shape), collect, moves: false })
+    (!inputs.is_empty()).then_some(Task { inputs, output, table_size, collect, moved, thorough: true })
 }
 
 #[cfg(test)]
@@ -274,8 +311,7 @@ mod tests {
             (6, table(4, 1_000, (13, 19))),
         ]);
         let task = pick(&tree, &SHAPE, &BTreeSet::new()).unwrap();
-        assert_eq!((task.inputs.clone(), task.output), (vec![1, 3], 6));
-        assert!(!task.moves);
+        assert_eq!((task.inputs, task.output, task.moved), (vec![1, 3], 6, BTreeSet::new()));
         // Its input is at work: the other table would drag the same one along.
         assert_eq!(pick(&tree, &SHAPE, &BTreeSet::from([3])), None);
     }
@@ -287,10 +323,53 @@ mod tests {
             levels(&[(5, table(2, 50, (0, 9))), (5, free), (6, table(4, 1_000, (0, 9)))])
         };
         let task = pick(&tree(0), &SHAPE, &BTreeSet::new()).unwrap();
-        assert_eq!((task.inputs.clone(), task.output), (vec![3], 6));
+        assert_eq!((task.inputs, task.output, task.moved), (vec![3], 6, BTreeSet::from([3])));
         // Its deletes have nothing left to hide: it is written again without them.
-        assert!(!pick(&tree(1), &SHAPE, &BTreeSet::new()).unwrap().moves);
-        assert!(task.moves);
+        assert_eq!(pick(&tree(1), &SHAPE, &BTreeSet::new()).unwrap().moved, BTreeSet::new());
+    }
+
+    #[test]
+    fn what_comes_in_order_moves_out_of_level_0() {
+        let below = (6, table(9, 40, (20, 29)));
+        let three =
+            |last| levels(&[(0, table(1, 50, (0, 9))), (0, table(2, 5, (10, 19))), (0, table(3, 50, last)), below.clone()]);
+        // The second is too short to be a table of its own; what lies between them stays.
+        let task = pick(&three((30, 39)), &SHAPE, &BTreeSet::from([9])).unwrap();
+        assert_eq!((task.inputs, task.moved), (vec![3, 2, 1], BTreeSet::from([1, 3])));
+        let task = pick(&three((25, 39)), &SHAPE, &BTreeSet::new()).unwrap();
+        assert_eq!((task.inputs, task.moved), (vec![3, 2, 1, 9], BTreeSet::from([1])));
+    }
+
+    #[test]
+    fn a_table_inside_another_is_not_apart() {
+        let apart = |ranges: &[(u8, u8)]| {
+            let tables: Vec<_> = (1..).zip(ranges).map(|(number, keys)| Arc::new(table(number, 1, *keys))).collect();
+            super::apart(tables.iter())
+        };
+        assert_eq!(apart(&[(0, 9), (2, 3), (5, 5), (10, 11), (12, 20), (20, 21), (22, 22)]), BTreeSet::from([4, 7]));
+        assert_eq!(apart(&[(3, 3), (1, 1), (2, 2)]), BTreeSet::from([1, 2, 3]));
+    }
+
+    #[test]
+    fn an_owner_who_asks_has_merged_only_what_overlaps() {
+        let shape = Shape { table_size: 10, ..SHAPE };
+        let deleting = TableMeta { deletes: 1, ..table(5, 60, (50, 59)) };
+        let pointing = TableMeta { values: [(9, 4)].into(), ..table(6, 60, (60, 69)) };
+        let tables = [
+            (0, table(1, 60, (0, 9))),
+            (0, table(2, 60, (10, 29))),
+            (6, table(3, 60, (20, 39))),
+            (6, table(4, 60, (40, 49))),
+            (6, deleting),
+            (6, pointing),
+            (6, table(7, 19, (70, 79))),
+        ];
+        let tree = levels(&tables).apply(&Edit { add_values: vec![(9, 4)], ..Edit::default() }).unwrap();
+        let task = everything(&tree, &shape, &BTreeSet::new()).unwrap();
+        assert_eq!((task.inputs.len(), task.output, task.moved), (7, 6, BTreeSet::from([1, 4])));
+        assert!(task.thorough);
+        assert_eq!(everything(&tree, &shape, &BTreeSet::from([1])), None);
+        assert_eq!(everything(&Levels::new(), &shape, &BTreeSet::new()), None);
     }
 
     #[test]

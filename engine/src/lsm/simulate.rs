@@ -205,7 +205,7 @@ impl Simulation {
     fn outcome(&mut self, task: &Task) -> (Edit, f64) {
         let inputs: Vec<TableMeta> =
             self.levels.all().filter(|t| task.inputs.contains(&t.number)).map(|t| (**t).clone()).collect();
-        if task.moves {
+        if task.moved.len() == task.inputs.len() {
             let add = inputs.into_iter().map(|table| (task.output, table)).collect();
             return (Edit { add, remove: task.inputs.clone(), ..Edit::default() }, 0.0);
         }

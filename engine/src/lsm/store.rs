@@ -599,14 +599,6 @@ impl Core {
     }
 
     fn compact(&self, task: &Task, version: &Version) -> Result<()> {
-        let inputs: Vec<_> = version.tables.iter().flatten().filter(|t| task.inputs.contains(&t.meta.number)).collect();
-        if task.moves {
-            let add = inputs.iter().map(|t| (task.output, t.meta.clone())).collect();
-            return self.install(Edit { add, remove: task.inputs.clone(), ..Edit::default() }, None);
-        }
-        let cursor = |t: &&Arc<sstable::Table>| Box::new(TableCursor::new(Arc::clone(t), false)) as Box<dyn Cursor + Send>;
-        let mut source = Merge::new(inputs.iter().map(cursor).collect(), Direction::Forward);
-        source.place(|cursor| cursor.first())?;
         let seen = self.boundaries();
         let is_last = |key: &[u8]| task.output > 0 && !version.levels.is_below(task.output, key);
         let rules = Rules {
@@ -617,20 +609,52 @@ impl Core {
             now: self.options.clock.now(),
             collect: &task.collect,
             table_size: task.table_size,
+            fences: &[],
             read: &|pointer, key, tag| version.value(&self.dir, pointer, key, tag),
         };
-        let written = self.build(&mut source, &rules, Way::Synced, &|bytes| self.pace(bytes))?;
-        self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
-        let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let Written { tables, values: add_values, dropped } = written;
-        let add = tables.into_iter().map(|table| (task.output, table)).collect();
-        let edit = Edit { add, remove: task.inputs.clone(), add_values, dropped, ..Edit::default() };
-        self.install(edit, None)
+        let pace = |bytes| self.pace(bytes);
+        let is_settled = |table: &Arc<sstable::Table>| {
+            let mut source = versions_of(&[table])?;
+            self.in_place(Way::Synced, &pace, |place| compaction::is_settled(&mut source, &rules, place))
+        };
+        let (mut merged, mut moved) = (Vec::new(), Vec::new());
+        for (level, tables) in version.tables.iter().enumerate() {
+            for table in tables.iter().filter(|t| task.inputs.contains(&t.meta.number)) {
+                let may_move = task.moved.contains(&table.meta.number);
+                if may_move && (!task.thorough || is_settled(table)?) {
+                    moved.push((level, table));
+                } else {
+                    merged.push(table);
+                }
+            }
+        }
+        let others = version.tables[task.output].iter().filter(|t| task.output > 0 && !task.inputs.contains(&t.meta.number));
+        let mut fences: Vec<&[u8]> = others.chain(moved.iter().map(|(_, table)| *table)).map(|t| &t.meta.smallest[..]).collect();
+        fences.sort_unstable();
+        moved.retain(|(level, _)| *level != task.output);
+        let mut edit = Edit::default();
+        edit.add.extend(moved.iter().map(|(_, table)| (task.output, table.meta.clone())));
+        edit.remove.extend(merged.iter().chain(moved.iter().map(|(_, table)| table)).map(|t| t.meta.number));
+        if !merged.is_empty() {
+            let rules = Rules { fences: &fences, ..rules };
+            let written = self.build(&mut versions_of(&merged)?, &rules, Way::Synced, &pace)?;
+            self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);
+            let counter = if task.collect.is_empty() { &self.counts.compactions } else { &self.counts.collections };
+            counter.fetch_add(1, Ordering::Relaxed);
+            edit.add.extend(written.tables.into_iter().map(|table| (task.output, table)));
+            (edit.add_values, edit.dropped) = (written.values, written.dropped);
+        }
+        // An owner may ask to have merged what needs no merging.
+        if edit.remove.is_empty() { Ok(()) } else { self.install(edit, None) }
     }
 
     fn build(&self, source: &mut Merge<'_>, rules: &Rules<'_>, way: Way, pace: &dyn Fn(u64)) -> Result<Written> {
-        let place = Place {
+        self.in_place(way, pace, |place| compaction::write(source, rules, place))
+    }
+
+    /// Does something with the place where tables are written.
+    fn in_place<R>(&self, way: Way, pace: &dyn Fn(u64), act: impl FnOnce(&Place<'_>) -> R) -> R {
+        act(&Place {
             fs: &*self.options.fs,
             dir: &self.dir,
             options: &self.options,
@@ -638,8 +662,7 @@ impl Core {
             number: &|| self.number(),
             stopped: &|| self.stopping.load(Ordering::Relaxed),
             pace,
-        };
-        compaction::write(source, rules, &place)
+        })
     }
 
     /// Makes an edit durable and shows it to readers.
@@ -785,10 +808,7 @@ impl Core {
                 if inside(smallest) && inside(largest) {
                     continue;
                 }
-                let cursor = Box::new(TableCursor::new(Arc::clone(table), false));
-                let mut source = Merge::new(vec![cursor], Direction::Forward);
-                source.place(|cursor| cursor.first())?;
-                let written = self.build(&mut source, &rules, Way::Sent, &|_| ())?;
+                let written = self.build(&mut versions_of(&[table])?, &rules, Way::Sent, &|_| ())?;
                 edit.add.extend(written.tables.into_iter().map(|table| (level, table)));
                 edit.add_values.extend(written.values);
             }
@@ -995,6 +1015,14 @@ fn create(fs: &dyn Fs, dir: &Path, names: &Names, memtable_size: usize) -> Resul
     let parent = crate::fs::parent(dir);
     fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
     Manifest::create(fs, dir, Levels { log: 1, ..Levels::new() })
+}
+
+/// The versions in these tables, in their order, from the first on.
+fn versions_of<'a>(tables: &[&Arc<sstable::Table>]) -> Result<Merge<'a>> {
+    let cursor = |table: &&Arc<sstable::Table>| Box::new(TableCursor::new(Arc::clone(table), false)) as Box<dyn Cursor + Send>;
+    let mut versions = Merge::new(tables.iter().map(cursor).collect(), Direction::Forward);
+    versions.place(|cursor| cursor.first())?;
+    Ok(versions)
 }
 
 fn edit_refused(dir: &Path, why: String) -> Error {

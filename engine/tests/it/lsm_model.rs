@@ -78,7 +78,7 @@ fn options(fs: &MemFs, now: &Arc<AtomicU64>, compression: Compression) -> Option
         level0_stall: 4,
         level_multiplier: 2,
         base_level_size: 1_000,
-        table_size: 400,
+        table_size: 100,
         value_threshold: 100,
         collect_ratio: 0.3,
         block_size: 128,

@@ -922,6 +922,87 @@ fn background_threads_flush_and_compact_by_themselves() {
 }
 
 #[test]
+fn what_overlaps_nothing_is_not_written_again() {
+    let fs = MemFs::new();
+    let now = Arc::new(AtomicU64::new(100));
+    let clock = now.clone();
+    let clock = Clock::new(move || clock.load(Ordering::Relaxed));
+    let store = Store::open(DIR, Options { table_size: 500, clock, ..options(&fs) }).unwrap();
+    let fill = |keys: std::ops::Range<u32>, value: u8, until: Option<u64>| {
+        for n in keys {
+            let value: Vec<u8> = (0..100).map(|at| (value as u32 + at * n) as u8).collect();
+            let mut batch = Batch::new();
+            match until {
+                Some(until) => batch.put_until(&key(n), &value, until),
+                None => batch.put(&key(n), &value),
+            }
+            store.write(batch, Durability::Write).unwrap();
+        }
+    };
+    let compacted = || {
+        let before = all(&store);
+        store.compact().unwrap();
+        assert_eq!(all(&store), before);
+        let stats = store.stats();
+        assert_eq!(stats.levels[..6].iter().map(|level| level.tables).sum::<u64>(), 0);
+        (files(&fs, "sst"), stats.compacted)
+    };
+    for from in [0, 100, 200] {
+        fill(from..from + 30, b'a', None);
+        store.flush().unwrap();
+    }
+    let in_order = files(&fs, "sst");
+    assert_eq!(compacted(), (in_order.clone(), 0));
+    assert_eq!(compacted(), (in_order.clone(), 0), "nothing is left to do");
+
+    // What overlaps is merged.
+    store.put(&key(50), b"before").unwrap();
+    store.put(&key(110), b"inside").unwrap();
+    store.put(&key(150), b"behind").unwrap();
+    let (merged, written) = compacted();
+    assert!(written > 0 && merged.contains(&in_order[0]) && !merged.contains(&in_order[1]) && merged.contains(&in_order[2]));
+    // What comes of it does not reach across what lies between.
+    store.put(&key(90), b"before").unwrap();
+    store.flush().unwrap();
+    store.put(&key(250), b"behind").unwrap();
+    assert!(compacted().0.contains(&in_order[2]));
+
+    // What is alone but holds what nobody sees is written again: older versions, and what has ended.
+    let entries = || store.stats().levels.iter().map(|level| level.entries).sum::<u64>();
+    let kept = || {
+        let files = compacted().0;
+        assert!(files.contains(&in_order[0]) && files.contains(&in_order[2]));
+        entries()
+    };
+    assert_eq!(kept(), 94);
+    fill(300..310, b'a', None);
+    let held = store.snapshot();
+    fill(300..310, b'b', None);
+    assert_eq!(kept(), 114);
+    drop(held);
+    assert_eq!(kept(), 104);
+    fill(400..410, b'c', Some(110));
+    assert_eq!(kept(), 114);
+    now.store(110, Ordering::Relaxed);
+    assert_eq!(kept(), 104);
+}
+
+/// What comes in order is written into tables once.
+#[test]
+fn a_fill_in_order_is_not_compacted() {
+    let fs = MemFs::new();
+    let store = Store::open(DIR, Options { compression: Compression::None, ..options(&fs) }).unwrap();
+    for n in 0..2_000 {
+        store.put(&key(n), &[b'x'; 100]).unwrap();
+        while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+    }
+    let stats = store.stats();
+    assert!(stats.levels[0].tables < 3 && stats.flushes > 40, "{stats:?}");
+    assert_eq!((stats.compacted, all(&store).len()), (0, 2_000));
+    store.verify().unwrap();
+}
+
+#[test]
 fn what_was_read_of_a_table_goes_with_it() {
     let fs = MemFs::new();
     let store = open(&fs);

@@ -45,7 +45,7 @@ impl Lsm {
             level0_stall: 6,
             level_multiplier: 3,
             base_level_size: 4 << 10,
-            table_size: 2 << 10,
+            table_size: 1 << 10,
             value_threshold: 300,
             collect_ratio: 0.4,
             manifest_size: 2 << 10,
