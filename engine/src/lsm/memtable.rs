@@ -260,9 +260,9 @@ impl Sorted {
 }
 
 impl Memtable {
-    /// An empty memtable with a filter for as many keys of few bytes as fit into so many.
+    /// An empty memtable with a filter for as many keys with short values as fit into so many bytes.
     pub(super) fn new(bytes: usize) -> Self {
-        let words = (bytes / (size_of::<Version>() + 16) / FILTER_KEYS).next_power_of_two();
+        let words = (bytes / Self::weight(64) / FILTER_KEYS).next_power_of_two();
         Self { sorted: RwLock::default(), filter: (0..words).map(|_| AtomicU64::new(0)).collect(), bytes: AtomicUsize::new(0) }
     }
 

@@ -46,8 +46,9 @@ pub(in crate::lsm) struct Usage {
 #[derive(Clone, Debug)]
 struct Weights;
 
-/// What an entry of a cache costs beside what it holds.
-const ENTRY: usize = 64;
+/// What an entry of a cache costs beside what it holds: its place in a list and in a table, half as much again for the keys
+/// of those that went, the counts of an [`Arc`] and what an allocator adds.
+const ENTRY: usize = 112;
 
 /// What a block of so many bytes costs in the cache; its spare memory counts as much, so that it may become one.
 fn weight(len: usize) -> u64 {
@@ -347,6 +348,17 @@ mod tests {
                 prop_assert!(said.0 + said.1 <= limit, "{said:?} of {limit}");
             }
         }
+    }
+
+    #[test]
+    fn the_account_includes_what_the_cache_itself_takes() {
+        let caches = Caches::new(8 << 20, 0);
+        (0..6_000).for_each(|offset| caches.keep_block((1, offset), block(&caches, 4_000)));
+        let (len, own) = (caches.blocks.len(), caches.blocks.memory_used().total());
+        // Two counts of an `Arc`, and the head of a piece of memory, whose length is a multiple of 16.
+        let all = own + len * (16 + 8 + 8);
+        let said = len * (size_of::<Block>() + ENTRY);
+        assert!(len > 1_500 && all <= said && said < all * 5 / 4, "{all} for {len}, not {said}");
     }
 
     #[test]
