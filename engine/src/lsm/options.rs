@@ -20,7 +20,8 @@ pub struct Options {
     pub flush_interval: Duration,
     /// Bytes of a memtable, overhead included, before the next is begun. Default: 64 MiB.
     pub memtable_size: usize,
-    /// Memtables in memory at most, the one that is written among them; at least 2. Default: 5.
+    /// Memtables in memory at most, the one that is written among them; at least 2. Writes are slowed when the last of them is
+    /// half full, and wait when it is full. Default: 5.
     pub memtables: usize,
     /// Tables in level 0 that call for a compaction. Default: 5.
     pub level0_tables: usize,

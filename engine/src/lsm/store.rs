@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// How long a write rests for each table of level 0 too many.
+/// How long a write rests for each table of level 0 too many, or while the last memtable fills.
 const SLOW: Duration = Duration::from_micros(50);
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
@@ -224,15 +224,19 @@ impl Core {
         let (memory, position) = loop {
             let mut writer = lock(&self.writer);
             self.check()?;
-            if writer.memory.table.bytes() >= self.options.memtable_size || self.is_crowded() {
-                if let Some(seen) = self.wants_room() {
+            let seen = self.bell.count();
+            let bytes = writer.memory.table.bytes();
+            match self.pressure(bytes) {
+                Pressure::None => {}
+                Pressure::Slow(rest) => self.slow_down(rest),
+                Pressure::Stall => {
                     drop(writer);
                     self.make_room(seen)?;
                     continue;
                 }
-                if writer.memory.table.bytes() >= self.options.memtable_size {
-                    self.rotate(&mut writer)?;
-                }
+            }
+            if bytes >= self.options.memtable_size {
+                self.rotate(&mut writer)?;
             }
             self.catch_up(&mut writer)?;
             admit()?;
@@ -306,23 +310,18 @@ impl Core {
         Ok(Arc::clone(&writer.memory))
     }
 
-    /// Whether level 0 slows writes down.
-    fn is_crowded(&self) -> bool {
-        self.view.load().version.levels.tables[0].len() >= self.options.level0_slow
+    /// What a write into a memtable that holds so many bytes meets.
+    fn pressure(&self, bytes: usize) -> Pressure {
+        let view = self.view.load();
+        Pressure::of(&self.options, view.version.levels.tables[0].len(), view.immutable.len() + 1, bytes)
     }
 
-    /// Whether the writer has to wait for a flush or a compaction; the bell's count to wait from.
-    fn wants_room(&self) -> Option<u64> {
-        let seen = self.bell.count();
-        let view = self.view.load();
-        let level0 = view.version.levels.tables[0].len();
-        let full = view.active.table.bytes() >= self.options.memtable_size;
-        let stalled = level0 >= self.options.level0_stall || (full && view.immutable.len() + 1 >= self.options.memtables);
-        if !stalled && self.options.background && level0 >= self.options.level0_slow {
+    /// Gives the workers time, if there are any.
+    fn slow_down(&self, rest: Duration) {
+        if self.options.background {
             self.counts.slowed.fetch_add(1, Ordering::Relaxed);
-            background::pause(slowing(level0, self.options.level0_slow));
+            background::pause(rest);
         }
-        stalled.then_some(seen)
     }
 
     /// Waits for room, or makes it if no worker does.
@@ -933,6 +932,30 @@ impl Core {
     }
 }
 
+/// What writes meet when flushes and compactions do not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pressure {
+    None,
+    /// Each rests so long.
+    Slow(Duration),
+    /// They wait for a flush or a compaction.
+    Stall,
+}
+
+impl Pressure {
+    /// With so many tables in level 0, so many memtables, and so many bytes in the one that is written. The last memtable
+    /// that there may be is filled slowly from its middle on, so that writes are held up little by little, not all at once.
+    fn of(options: &Options, level0: usize, memtables: usize, bytes: usize) -> Self {
+        let is_last = memtables >= options.memtables;
+        if level0 >= options.level0_stall || (is_last && bytes >= options.memtable_size) {
+            return Pressure::Stall;
+        }
+        let is_short = is_last && bytes >= options.memtable_size / 2;
+        let rest = slowing(level0, options.level0_slow).max(if is_short { SLOW } else { Duration::ZERO });
+        if rest.is_zero() { Pressure::None } else { Pressure::Slow(rest) }
+    }
+}
+
 /// How long each write rests while level 0 has so many tables, if so many of them slow writes down.
 pub(super) fn slowing(level0: usize, slow: usize) -> Duration {
     SLOW * (level0 + 1).saturating_sub(slow) as u32
@@ -1035,4 +1058,19 @@ fn bytes_of(written: &Written) -> u64 {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_slow_before_they_stall() {
+        let options = Options { memtable_size: 1000, memtables: 3, level0_slow: 5, level0_stall: 8, ..Options::default() };
+        let of = |level0, memtables, bytes| Pressure::of(&options, level0, memtables, bytes);
+        assert_eq!([of(4, 2, 1000), of(4, 3, 499)], [Pressure::None; 2]);
+        assert_eq!([of(0, 3, 500), of(0, 3, 999), of(5, 1, 0), of(5, 3, 999)], [Pressure::Slow(SLOW); 4]);
+        assert_eq!(of(7, 3, 999), Pressure::Slow(3 * SLOW));
+        assert_eq!([of(8, 1, 0), of(0, 3, 1000)], [Pressure::Stall; 2]);
+    }
 }

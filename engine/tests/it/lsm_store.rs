@@ -1130,6 +1130,23 @@ fn a_store_keeps_its_lock_until_its_workers_are_done() {
 }
 
 #[test]
+fn writes_are_slowed_while_flushes_do_not_keep_up() {
+    let fs = SlowTables::new(Duration::from_millis(50), Duration::ZERO);
+    let store = fs.store();
+    let mut n = 0;
+    while store.stats().slowed == 0 {
+        store.put(&key(n), &[b'v'; 100]).unwrap();
+        n += 1;
+        assert!(n < 10_000, "{:?}", store.stats());
+    }
+    // What was slowed is there, and goes on.
+    (n..n + 200).for_each(|n| store.put(&key(n), &[b'v'; 100]).unwrap());
+    assert_eq!(all(&store).len() as u32, n + 200);
+    assert!(store.stats().memtables <= 3);
+    store.close().unwrap();
+}
+
+#[test]
 fn nothing_is_left_of_a_store_of_deletes_once_it_is_compacted() {
     let fs = SlowTables::new(Duration::ZERO, Duration::from_millis(2));
     let store = fs.store();
