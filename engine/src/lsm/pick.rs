@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// A compaction: tables that become others in a level below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Task {
-    /// The tables that go, of all levels.
+    /// The tables that it is about, of all levels.
     pub(super) inputs: Vec<u64>,
     /// Where their successors go.
     pub(super) output: usize,
@@ -23,8 +23,9 @@ pub(super) struct Task {
     /// Inputs that only change their level, because they overlap nothing: RocksDB's trivial moves. What comes in order is so
     /// never written again.
     pub(super) moved: BTreeSet<u64>,
-    /// Whether the moved ones are read first, and written again after all if that drops anything.
-    pub(super) thorough: bool,
+    /// Whether these are all tables there are. Then those that are to move are read first, and written again after all if that
+    /// drops anything.
+    pub(super) all: bool,
 }
 
 /// What of the options shapes the tree.
@@ -170,8 +171,9 @@ fn task(
     let below = levels.overlapping(output, smallest, largest);
     let table_size = targets.table_size(output, shape);
     let apart = apart(tables.iter().chain(below));
-    // What lies between the tables stays where it is.
-    let touched = below.iter().filter(|t| !apart.contains(&t.number));
+    // What lies between the tables stays where it is; but short ones become longer ones with what comes between them.
+    let stays = |t: &&Arc<TableMeta>| apart.contains(&t.number) && is_long(t, table_size);
+    let touched = below.iter().filter(|t| !stays(t));
     let inputs: Vec<u64> = tables.iter().chain(touched).map(|t| t.number).collect();
     if inputs.iter().any(|number| busy.contains(number)) {
         return None;
@@ -179,7 +181,7 @@ fn task(
     let one = inputs.len() == 1;
     let moves = |t: &&Arc<TableMeta>| apart.contains(&t.number) && t.deletes == 0 && (one || is_long(t, table_size));
     let moved = tables.iter().filter(moves).map(|t| t.number).collect();
-    Some(Task { inputs, output, table_size, collect: BTreeSet::new(), moved, thorough: false })
+    Some(Task { inputs, output, table_size, collect: BTreeSet::new(), moved, all: false })
 }
 
 /// Whether a table is long enough to stay one: many short ones would make a level a long list.
@@ -222,7 +224,7 @@ fn collection(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet
                     table_size,
                     collect: BTreeSet::from([file]),
                     moved: BTreeSet::new(),
-                    thorough: false,
+                    all: false,
                 });
             }
         }
@@ -244,7 +246,7 @@ pub(super) fn everything(levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>) -
         |t: &&Arc<TableMeta>| apart.contains(&t.number) && t.deletes == 0 && t.values.is_empty() && is_long(t, table_size);
     let moved = levels.all().filter(moves).map(|t| t.number).collect();
     let collect = levels.values.keys().copied().collect();
-    (!inputs.is_empty()).then_some(Task { inputs, output, table_size, collect, moved, thorough: true })
+    (!inputs.is_empty()).then_some(Task { inputs, output, table_size, collect, moved, all: true })
 }
 
 #[cfg(test)]
@@ -330,14 +332,17 @@ mod tests {
 
     #[test]
     fn what_comes_in_order_moves_out_of_level_0() {
-        let below = (6, table(9, 40, (20, 29)));
-        let three =
-            |last| levels(&[(0, table(1, 50, (0, 9))), (0, table(2, 5, (10, 19))), (0, table(3, 50, last)), below.clone()]);
-        // The second is too short to be a table of its own; what lies between them stays.
-        let task = pick(&three((30, 39)), &SHAPE, &BTreeSet::from([9])).unwrap();
-        assert_eq!((task.inputs, task.moved), (vec![3, 2, 1], BTreeSet::from([1, 3])));
-        let task = pick(&three((25, 39)), &SHAPE, &BTreeSet::new()).unwrap();
-        assert_eq!((task.inputs, task.moved), (vec![3, 2, 1, 9], BTreeSet::from([1])));
+        let of = |last, below, busy: &[u64]| {
+            let above = [(0, table(1, 50, (0, 9))), (0, table(2, 5, (10, 19))), (0, table(3, 50, last))];
+            let tree = levels(&[&above[..], &[(6, table(9, below, (20, 29)))]].concat());
+            let task = pick(&tree, &SHAPE, &busy.iter().copied().collect());
+            task.map(|task| (task.inputs, task.moved))
+        };
+        // The second is too short to be a table of its own; what lies between them stays, if it is long.
+        assert_eq!(of((30, 39), 10, &[9]), Some((vec![3, 2, 1], BTreeSet::from([1, 3]))));
+        assert_eq!(of((30, 39), 9, &[]), Some((vec![3, 2, 1, 9], BTreeSet::from([1, 3]))));
+        assert_eq!(of((30, 39), 9, &[9]), None);
+        assert_eq!(of((25, 39), 10, &[]), Some((vec![3, 2, 1, 9], BTreeSet::from([1]))));
     }
 
     #[test]
@@ -367,7 +372,7 @@ mod tests {
         let tree = levels(&tables).apply(&Edit { add_values: vec![(9, 4)], ..Edit::default() }).unwrap();
         let task = everything(&tree, &shape, &BTreeSet::new()).unwrap();
         assert_eq!((task.inputs.len(), task.output, task.moved), (7, 6, BTreeSet::from([1, 4])));
-        assert!(task.thorough);
+        assert!(task.all);
         assert_eq!(everything(&tree, &shape, &BTreeSet::from([1])), None);
         assert_eq!(everything(&Levels::new(), &shape, &BTreeSet::new()), None);
     }

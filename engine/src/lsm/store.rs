@@ -63,8 +63,7 @@ pub(super) struct Core {
     /// Sequence numbers of open snapshots and how many have each.
     snapshots: Mutex<BTreeMap<u64, usize>>,
     manifest: Mutex<Manifest>,
-    /// Tables that a compaction is at work on.
-    busy: Mutex<BTreeSet<u64>>,
+    busy: Mutex<Busy>,
     /// Held by whoever waits until everything is merged.
     merging: Mutex<()>,
     merge: Mutex<MergeAll>,
@@ -98,11 +97,21 @@ struct Writer {
     next_seq: u64,
 }
 
+/// What compactions are at work on.
+#[derive(Debug, Default)]
+struct Busy {
+    tables: BTreeSet<u64>,
+    /// Whether it is the whole store: what comes of it may lie anywhere, so nothing else is begun, not even with tables that
+    /// are new.
+    all: bool,
+}
+
 /// The last merge of everything that was asked for.
 #[derive(Debug, Default)]
 struct MergeAll {
     /// Counts them: what began for an earlier one says nothing about a later one.
     ticket: u64,
+    /// Until it is begun.
     wanted: bool,
     /// How it ended, until whoever waits is told.
     ended: Option<Result<()>>,
@@ -584,15 +593,23 @@ impl Core {
     pub(super) fn compact_one(&self, pick: impl FnOnce(&Levels, &Shape, &BTreeSet<u64>) -> Option<Task>) -> Result<bool> {
         let (task, version) = {
             let mut busy = lock(&self.busy);
+            if busy.all {
+                return Ok(false);
+            }
             let version = Arc::clone(&self.view.load().version);
-            let Some(task) = pick(&version.levels, &Shape::of(&self.options), &busy) else { return Ok(false) };
-            busy.extend(&task.inputs);
+            let Some(task) = pick(&version.levels, &Shape::of(&self.options), &busy.tables) else { return Ok(false) };
+            busy.tables.extend(&task.inputs);
+            busy.all = task.all;
             (task, version)
         };
         let done = self.compact(&task, &version);
         // Whoever finds that nobody is busy may count on it that nobody holds on to old files either.
         drop(version);
-        lock(&self.busy).retain(|number| !task.inputs.contains(number));
+        {
+            let mut busy = lock(&self.busy);
+            busy.tables.retain(|number| !task.inputs.contains(number));
+            busy.all &= !task.all;
+        }
         self.bell.ring();
         done.map(|()| true)
     }
@@ -620,7 +637,7 @@ impl Core {
         for (level, tables) in version.tables.iter().enumerate() {
             for table in tables.iter().filter(|t| task.inputs.contains(&t.meta.number)) {
                 let may_move = task.moved.contains(&table.meta.number);
-                if may_move && (!task.thorough || is_settled(table)?) {
+                if may_move && (!task.all || is_settled(table)?) {
                     moved.push((level, table));
                 } else {
                     merged.push(table);
@@ -767,9 +784,10 @@ impl Core {
             self.check()?;
             let seen = self.bell.count();
             let mut busy = lock(&self.busy);
-            if busy.is_empty() {
+            if busy.tables.is_empty() && !busy.all {
                 let version = Arc::clone(&self.view.load().version);
-                busy.extend(version.levels.all().map(|t| t.number));
+                busy.tables.extend(version.levels.all().map(|t| t.number));
+                busy.all = true;
                 break version;
             }
             drop(busy);
@@ -779,7 +797,7 @@ impl Core {
         let done = self.install_without(prefix, &version, seq);
         // As after a compaction: nobody holds on to old files when nobody is busy any more.
         drop(version);
-        lock(&self.busy).clear();
+        *lock(&self.busy) = Busy::default();
         self.bell.ring();
         if done.is_ok() {
             // A version of its own, so that what was read before conflicts with it.
@@ -846,15 +864,26 @@ impl Core {
         }
     }
 
-    /// Merges everything, unless compactions are at work, and tells whoever waits how it ended; whether it did.
+    /// Merges everything if that is still wanted, unless compactions are at work, and tells whoever waits how it ended;
+    /// whether it did.
     fn merge_everything(&self, ticket: u64) -> bool {
-        let done = self.compact_one(pick::everything).map_err(|e| self.settle_background(e));
-        if matches!(done, Ok(false)) && !self.is_empty_and_idle() {
+        let begin = |levels: &Levels, shape: &Shape, busy: &BTreeSet<u64>| {
+            let mut merge = lock(&self.merge);
+            if !merge.wanted || merge.ticket != ticket {
+                return None;
+            }
+            let task = pick::everything(levels, shape, busy)?;
+            merge.wanted = false;
+            Some(task)
+        };
+        let done = self.compact_one(begin).map_err(|e| self.settle_background(e));
+        let begun = !matches!(done, Ok(false));
+        if !begun && !self.is_empty_and_idle() {
             return false;
         }
         let merged = matches!(done, Ok(true));
         let mut merge = lock(&self.merge);
-        if merge.wanted && merge.ticket == ticket {
+        if merge.ticket == ticket && (begun || merge.wanted) {
             (merge.wanted, merge.ended) = (false, Some(done.map(drop)));
         }
         drop(merge);
@@ -864,7 +893,7 @@ impl Core {
 
     /// Whether there are no tables, and no compaction that still holds on to some.
     fn is_empty_and_idle(&self) -> bool {
-        lock(&self.busy).is_empty() && self.view.load().version.levels.all().next().is_none()
+        lock(&self.busy).tables.is_empty() && self.view.load().version.levels.all().next().is_none()
     }
 
     /// What a failure in the background means for the store: a failed sync poisons it, the rest is tried again.
@@ -1063,6 +1092,91 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::{File, FsLayer, MemFs};
+    use std::fmt;
+    use std::io;
+
+    type Act = Box<dyn FnOnce() + Send>;
+
+    /// Does something once, when the next table is created.
+    #[derive(Clone, Default)]
+    struct Between {
+        below: MemFs,
+        act: Arc<Mutex<Option<Act>>>,
+    }
+
+    impl fmt::Debug for Between {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Between")
+        }
+    }
+
+    impl FsLayer for Between {
+        fn below(&self) -> &dyn Fs {
+            &self.below
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            let act = path.extension().is_some_and(|e| e == "sst").then(|| lock(&self.act).take()).flatten();
+            act.into_iter().for_each(|act| act());
+            self.below.create(path)
+        }
+    }
+
+    fn put(core: &Core, key: &[u8]) {
+        let mut changes = Changes::with_capacity(64);
+        changes.put(key, b"value", None);
+        core.write(&mut changes, Durability::Write, &mut || Ok(())).unwrap();
+    }
+
+    /// Two tables below level 0 with a gap between them, and room for level 0 to be due with one.
+    fn with_a_gap(fs: &Between) -> Arc<Core> {
+        let options = Options {
+            sync: SyncPolicy::Never,
+            level0_tables: 1,
+            background: false,
+            fs: Arc::new(fs.clone()),
+            ..Options::default()
+        };
+        let core = Core::open(Path::new("/db"), options).unwrap();
+        for key in [b"a", b"z"] {
+            put(&core, key);
+            core.flush().unwrap();
+            assert!(core.compact_one(pick::pick).unwrap());
+        }
+        assert_eq!(core.view().version.levels.all().count(), 2);
+        core
+    }
+
+    /// What comes of everything may lie anywhere: a table that moved into a gap meanwhile was in its way, and the store stopped
+    /// for an edit that did not fit.
+    #[test]
+    fn nothing_is_compacted_beside_everything() {
+        let fs = Between::default();
+        let core = with_a_gap(&fs);
+        let other = Arc::clone(&core);
+        *lock(&fs.act) = Some(Box::new(move || {
+            put(&other, b"m");
+            other.flush().unwrap();
+            assert!(!other.compact_one(pick::pick).unwrap());
+        }));
+        assert!(core.compact_one(pick::everything).unwrap());
+        assert!(core.compact_one(pick::pick).unwrap(), "and is afterwards");
+        core.check().unwrap();
+    }
+
+    #[test]
+    fn everything_is_merged_once_for_each_who_asks() {
+        let fs = Between::default();
+        let core = with_a_gap(&fs);
+        *lock(&core.merge) = MergeAll { ticket: 7, wanted: true, ended: None };
+        let other = Arc::clone(&core);
+        *lock(&fs.act) = Some(Box::new(move || assert!(!lock(&other.merge).wanted, "it is begun")));
+        assert!(!core.merge_everything(6));
+        assert!(core.merge_everything(7));
+        assert!(!core.merge_everything(7), "another worker comes late");
+        assert!(matches!(lock(&core.merge).ended, Some(Ok(()))) && lock(&fs.act).is_none());
+    }
 
     #[test]
     fn writes_slow_before_they_stall() {
