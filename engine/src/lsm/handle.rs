@@ -216,9 +216,10 @@ impl Store {
         self.core.flush()
     }
 
-    /// Merges everything into one level and drops what no snapshot can see any more; a table that overlaps no other and holds
-    /// nothing to drop is read and stays as it is. When it returns, no file is left that nobody reads. A thread of the store
-    /// does it if it has any, behind those who read and write.
+    /// Merges everything into one level and drops what no snapshot can see any more. A table of some length that overlaps no
+    /// other and points to no value log file is read, and stays as it is if nothing in it is to be dropped: what options say
+    /// about blocks and filters changes only what is written. When it returns, no file is left that nobody reads. A thread of
+    /// the store does it if it has any, behind those who read and write.
     ///
     /// # Errors
     /// As [`Store::flush`], and [`Error::Corrupt`]. What was not merged stays as it was.

@@ -33,7 +33,8 @@ pub struct Options {
     pub level_multiplier: u64,
     /// Bytes of the first level below level 0 that holds anything. Default: 64 MiB.
     pub base_level_size: u64,
-    /// Bytes of a table in that level; each level below doubles it. Default: 8 MiB.
+    /// Bytes of a table in that level; each level below doubles it. One that came in order is as long as it was in level 0.
+    /// Default: 8 MiB.
     pub table_size: u64,
     /// Values of so many bytes and more go to the value log. Default: 1024.
     pub value_threshold: usize,

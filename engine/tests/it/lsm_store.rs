@@ -1132,7 +1132,10 @@ fn a_store_keeps_its_lock_until_its_workers_are_done() {
 #[test]
 fn writes_are_slowed_while_flushes_do_not_keep_up() {
     let fs = SlowTables::new(Duration::from_millis(50), Duration::ZERO);
-    let store = fs.store();
+    // Level 0 is out of it.
+    let slow_flushes = Options { background: true, fs: Arc::new(fs.clone()), ..options(&fs.inner) };
+    let store =
+        Store::open(DIR, Options { level0_tables: 1_000, level0_slow: 2_000, level0_stall: 3_000, ..slow_flushes }).unwrap();
     let mut n = 0;
     while store.stats().slowed == 0 {
         store.put(&key(n), &[b'v'; 100]).unwrap();
