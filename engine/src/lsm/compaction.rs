@@ -98,16 +98,6 @@ pub(super) fn write(source: &mut Merge<'_>, rules: &Rules<'_>, place: &Place<'_>
     }
 }
 
-struct Output<'a> {
-    place: &'a Place<'a>,
-    written: Written,
-    table: Option<TableBuilder>,
-    values: Option<ValueBuilder>,
-    /// Bytes of values that the table's entries point to.
-    pointed: BTreeMap<u64, u64>,
-    begun: Vec<PathBuf>,
-}
-
 /// Whether to write these versions again would change nothing: all of them still matter, and none of their values moves.
 pub(super) fn is_settled(source: &mut Merge<'_>, rules: &Rules<'_>, place: &Place<'_>) -> Result<bool> {
     let mut sieve = Sieve::new(rules);
@@ -191,6 +181,16 @@ impl<'r> Sieve<'r> {
         let nothing_left = here == 0 && tag.seq() <= rules.backup && (rules.is_last)(found);
         Some(if nothing_left { Fate::Dropped } else { Fate::Ended })
     }
+}
+
+struct Output<'a> {
+    place: &'a Place<'a>,
+    written: Written,
+    table: Option<TableBuilder>,
+    values: Option<ValueBuilder>,
+    /// Bytes of values that the table's entries point to.
+    pointed: BTreeMap<u64, u64>,
+    begun: Vec<PathBuf>,
 }
 
 impl Output<'_> {

@@ -644,14 +644,16 @@ impl Core {
                 }
             }
         }
-        let others = version.tables[task.output].iter().filter(|t| task.output > 0 && !task.inputs.contains(&t.meta.number));
-        let mut fences: Vec<&[u8]> = others.chain(moved.iter().map(|(_, table)| *table)).map(|t| &t.meta.smallest[..]).collect();
-        fences.sort_unstable();
-        moved.retain(|(level, _)| *level != task.output);
-        let mut edit = Edit::default();
-        edit.add.extend(moved.iter().map(|(_, table)| (task.output, table.meta.clone())));
-        edit.remove.extend(merged.iter().chain(moved.iter().map(|(_, table)| table)).map(|t| t.meta.number));
+        let mut edit = Edit { remove: merged.iter().map(|t| t.meta.number).collect(), ..Edit::default() };
+        for (_, table) in moved.iter().filter(|(level, _)| *level != task.output) {
+            edit.remove.push(table.meta.number);
+            edit.add.push((task.output, table.meta.clone()));
+        }
         if !merged.is_empty() {
+            let others = version.tables[task.output].iter().filter(|t| task.output > 0 && !task.inputs.contains(&t.meta.number));
+            let mut fences: Vec<&[u8]> =
+                others.chain(moved.iter().map(|(_, table)| *table)).map(|t| &t.meta.smallest[..]).collect();
+            fences.sort_unstable();
             let rules = Rules { fences: &fences, ..rules };
             let written = self.build(&mut versions_of(&merged)?, &rules, Way::Synced, &pace)?;
             self.counts.compacted.fetch_add(bytes_of(&written), Ordering::Relaxed);

@@ -1085,8 +1085,12 @@ impl SlowTables {
         Self { inner: MemFs::new(), create, remove, creating, released, late }
     }
 
+    fn options(&self) -> Options {
+        Options { background: true, fs: Arc::new(self.clone()), ..options(&self.inner) }
+    }
+
     fn store(&self) -> Store {
-        Store::open(DIR, Options { background: true, fs: Arc::new(self.clone()), ..options(&self.inner) }).unwrap()
+        Store::open(DIR, self.options()).unwrap()
     }
 }
 
@@ -1133,9 +1137,8 @@ fn a_store_keeps_its_lock_until_its_workers_are_done() {
 fn writes_are_slowed_while_flushes_do_not_keep_up() {
     let fs = SlowTables::new(Duration::from_millis(50), Duration::ZERO);
     // Level 0 is out of it.
-    let slow_flushes = Options { background: true, fs: Arc::new(fs.clone()), ..options(&fs.inner) };
-    let store =
-        Store::open(DIR, Options { level0_tables: 1_000, level0_slow: 2_000, level0_stall: 3_000, ..slow_flushes }).unwrap();
+    let options = Options { level0_tables: 1_000, level0_slow: 2_000, level0_stall: 3_000, ..fs.options() };
+    let store = Store::open(DIR, options).unwrap();
     let mut n = 0;
     while store.stats().slowed == 0 {
         store.put(&key(n), &[b'v'; 100]).unwrap();
