@@ -27,6 +27,8 @@ pub struct Simulation {
     flush: u64,
     /// Tables of level 0 that slow writes, and that hold them up.
     crowded: (usize, usize),
+    /// Bytes of writes after which slowed ones rest.
+    stride: f64,
     /// Compactions at a time.
     compactors: usize,
     pace: Pace,
@@ -73,6 +75,7 @@ impl Simulation {
             stored: stored.max(1.0),
             flush: (options.memtable_size / Memtable::weight(entry as usize)).max(1) as u64,
             crowded: (options.level0_slow, options.level0_stall),
+            stride: store::stride(options) as f64,
             compactors: store::compactors(options),
             pace: Pace::default(),
             now: 0.0,
@@ -100,7 +103,7 @@ impl Simulation {
             if level0 >= stall && self.wait_for_one() {
                 continue;
             }
-            let each = self.pace.write + store::slowing(level0, slow).as_secs_f64();
+            let each = self.pace.write + store::slowing(level0, slow).as_secs_f64() * self.logged / self.stride;
             let until_one_ends = self.next_end().map_or(u64::MAX, |ends| ((ends - self.now) / each).ceil() as u64);
             let some = left.min(self.flush - self.pending).min(until_one_ends.max(1));
             self.now += some as f64 * each;

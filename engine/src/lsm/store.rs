@@ -31,8 +31,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// How long a write rests for each table of level 0 too many, or while the last memtable fills.
-const SLOW: Duration = Duration::from_micros(50);
+/// Bytes of writes after which slowed ones rest, if memtables are not small. By bytes, not by writes: what flushes and compactions
+/// cannot follow is a rate of bytes, and small writes at a moderate rate would otherwise pile up behind rests that the store
+/// does not need.
+const STRIDE: usize = 16 << 10;
+/// How long they rest when they begin to be slowed.
+const SLOW: Duration = Duration::from_micros(100);
+/// How often that is doubled at most, as it grows tighter.
+const DOUBLINGS: u32 = 5;
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
 /// How long a stalled write waits before it looks again.
@@ -95,6 +101,8 @@ pub(super) struct Core {
 struct Writer {
     memory: Arc<Memory>,
     next_seq: u64,
+    /// Bytes that were written since writes are slowed and that nobody rested for yet.
+    unrested: usize,
 }
 
 /// What compactions are at work on.
@@ -176,7 +184,7 @@ impl Core {
             View { active: Arc::clone(&active), immutable: older.iter().rev().cloned().collect(), version: Arc::new(version) };
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
-            writer: Mutex::new(Writer { memory: active, next_seq: recovered.max_seq + 1 }),
+            writer: Mutex::new(Writer { memory: active, next_seq: recovered.max_seq + 1, unrested: 0 }),
             view: ArcSwap::from_pointee(view),
             past: Mutex::default(),
             forgetting: Mutex::default(),
@@ -236,8 +244,15 @@ impl Core {
             let seen = self.bell.count();
             let bytes = writer.memory.table.bytes();
             match self.pressure(bytes) {
-                Pressure::None => {}
-                Pressure::Slow(rest) => self.slow_down(rest),
+                Pressure::None => writer.unrested = 0,
+                Pressure::Slow(rest) if writer.unrested >= stride(&self.options) && self.options.background => {
+                    writer.unrested -= stride(&self.options);
+                    self.counts.slowed.fetch_add(1, Ordering::Relaxed);
+                    // In its turn, so that all who write are slowed; then it looks again at what it meets.
+                    background::pause(rest);
+                    continue;
+                }
+                Pressure::Slow(_) => {}
                 Pressure::Stall => {
                     drop(writer);
                     self.make_room(seen)?;
@@ -257,6 +272,7 @@ impl Core {
             let first = writer.next_seq;
             let last = first + u64::from(changes.len()) - 1;
             let body = changes.number(first);
+            writer.unrested += body.len();
             self.counts.written.fetch_add(body.len() as u64, Ordering::Relaxed);
             let log = &writer.memory.log;
             let position = match level {
@@ -323,14 +339,6 @@ impl Core {
     fn pressure(&self, bytes: usize) -> Pressure {
         let view = self.view.load();
         Pressure::of(&self.options, view.version.levels.tables[0].len(), view.immutable.len() + 1, bytes)
-    }
-
-    /// Gives the workers time, if there are any.
-    fn slow_down(&self, rest: Duration) {
-        if self.options.background {
-            self.counts.slowed.fetch_add(1, Ordering::Relaxed);
-            background::pause(rest);
-        }
     }
 
     /// Waits for room, or makes it if no worker does.
@@ -967,7 +975,7 @@ impl Core {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pressure {
     None,
-    /// Each rests so long.
+    /// They rest so long after each [`stride`].
     Slow(Duration),
     /// They wait for a flush or a compaction.
     Stall,
@@ -975,21 +983,31 @@ enum Pressure {
 
 impl Pressure {
     /// With so many tables in level 0, so many memtables, and so many bytes in the one that is written. The last memtable
-    /// that there may be is filled slowly from its middle on, so that writes are held up little by little, not all at once.
+    /// that there may be is filled ever more slowly from its middle on, so that writes are held up little by little.
     fn of(options: &Options, level0: usize, memtables: usize, bytes: usize) -> Self {
         let is_last = memtables >= options.memtables;
         if level0 >= options.level0_stall || (is_last && bytes >= options.memtable_size) {
             return Pressure::Stall;
         }
-        let is_short = is_last && bytes >= options.memtable_size / 2;
-        let rest = slowing(level0, options.level0_slow).max(if is_short { SLOW } else { Duration::ZERO });
+        let eighths = if is_last { bytes.saturating_mul(8) / options.memtable_size } else { 0 };
+        let rest = slowing(level0, options.level0_slow).max(doubled((eighths + 1).saturating_sub(4)));
         if rest.is_zero() { Pressure::None } else { Pressure::Slow(rest) }
     }
 }
 
-/// How long each write rests while level 0 has so many tables, if so many of them slow writes down.
+/// Bytes of writes after which slowed ones rest: a memtable takes some rests.
+pub(super) fn stride(options: &Options) -> usize {
+    STRIDE.min(options.memtable_size / 16)
+}
+
+/// How long writes rest after each [`stride`] while level 0 has so many tables, if so many of them slow writes down.
 pub(super) fn slowing(level0: usize, slow: usize) -> Duration {
-    SLOW * (level0 + 1).saturating_sub(slow) as u32
+    doubled((level0 + 1).saturating_sub(slow))
+}
+
+/// The rest at this step: none at 0, then [`SLOW`], then twice that, and so on.
+fn doubled(step: usize) -> Duration {
+    step.checked_sub(1).map_or(Duration::ZERO, |times| SLOW * (1 << (times as u32).min(DOUBLINGS)))
 }
 
 /// How many threads compact. Half of the processors at most: the other half is for flushes and for those who read and write,
@@ -1181,12 +1199,51 @@ mod tests {
     }
 
     #[test]
+    fn slowed_writes_rest_for_their_bytes_not_for_their_number() {
+        let options = Options {
+            sync: SyncPolicy::Never,
+            level0_tables: 1,
+            level0_slow: 2,
+            fs: Arc::new(MemFs::default()),
+            ..Options::default()
+        };
+        let core = Core::open(Path::new("/db"), options).unwrap();
+        let slowed = || core.counts.slowed.load(Ordering::Relaxed);
+        let write = |bytes| {
+            let mut changes = Changes::with_capacity(bytes);
+            changes.put(b"key", &vec![b'v'; bytes], None);
+            core.write(&mut changes, Durability::Async, &mut || Ok(())).unwrap();
+        };
+        write(STRIDE);
+        write(STRIDE);
+        for _ in 0..2 {
+            put(&core, b"key");
+            core.flush().unwrap();
+        }
+        assert_eq!(slowed(), 0, "nothing was crowded, and what was written then is not held against anybody");
+        let before = core.counts.written.load(Ordering::Relaxed);
+        while core.counts.written.load(Ordering::Relaxed) - before < STRIDE as u64 {
+            assert_eq!(slowed(), 0);
+            write(100);
+        }
+        write(100);
+        assert_eq!(slowed(), 1);
+        write(3 * STRIDE);
+        assert_eq!(slowed(), 1);
+        write(100);
+        assert_eq!(slowed(), 4);
+    }
+
+    #[test]
     fn writes_slow_before_they_stall() {
         let options = Options { memtable_size: 1000, memtables: 3, level0_slow: 5, level0_stall: 8, ..Options::default() };
         let of = |level0, memtables, bytes| Pressure::of(&options, level0, memtables, bytes);
+        let slow = |times| Pressure::Slow(SLOW * times);
         assert_eq!([of(4, 2, 1000), of(4, 3, 499)], [Pressure::None; 2]);
-        assert_eq!([of(0, 3, 500), of(0, 3, 999), of(5, 1, 0), of(5, 3, 999)], [Pressure::Slow(SLOW); 4]);
-        assert_eq!(of(7, 3, 999), Pressure::Slow(3 * SLOW));
+        assert_eq!([of(5, 1, 0), of(6, 1, 0), of(7, 1, 0)], [slow(1), slow(2), slow(4)]);
+        assert_eq!([of(0, 3, 500), of(0, 3, 625), of(0, 3, 750), of(0, 3, 999)], [slow(1), slow(2), slow(4), slow(8)]);
+        assert_eq!([of(7, 3, 500), of(5, 3, 999)], [slow(4), slow(8)], "whatever is tighter");
         assert_eq!([of(8, 1, 0), of(0, 3, 1000)], [Pressure::Stall; 2]);
+        assert_eq!(slowing(1000, 5), SLOW * 32, "and no longer");
     }
 }
