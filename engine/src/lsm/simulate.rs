@@ -311,6 +311,20 @@ mod tests {
         assert!(at_once.2 < options.level0_tables + 1 && slow.2 > options.level0_tables && slow.2 <= options.level0_stall);
     }
 
+    /// A gibibyte at the defaults, 36,000 of a million records of 1,000 bytes written each second, and compactions of 100 MB/s.
+    #[test]
+    fn compactions_that_can_follow_never_let_level_0_slow_writes() {
+        let (options, records) = (Options::default(), 1_000_000);
+        let pace = Pace { write: 1.0 / 36e3, compaction: 1e-8 };
+        let mut simulation = Simulation::new(&options, records, 1_016, 1_016.0).at_pace(pace);
+        let mut most = 0;
+        for _ in 0..4 * records / 1_000 {
+            simulation.write(1_000);
+            most = most.max(simulation.levels.tables[0].len());
+        }
+        assert!(most > options.level0_tables && most < options.level0_slow, "{most}");
+    }
+
     #[test]
     fn more_data_is_rewritten_more_often() {
         let amplification = |keys: u64| {
