@@ -2,6 +2,8 @@
 //!
 //! Order: by key, and versions of one key from the newest to the oldest.
 
+use super::options::Compression;
+use super::packing::{Packer, decompress};
 use crate::codec::{push_varint, read_varint};
 use std::cmp::Ordering;
 
@@ -113,17 +115,25 @@ pub(super) fn push_expiry(out: &mut Vec<u8>, expires: Option<u64>) {
 }
 
 /// Room for sequence number and count at the start of a write's body.
-pub(super) const WRITE_HEAD: usize = 12;
+const WRITE_HEAD: usize = 12;
+/// The record of a write, and of one whose changes are compressed.
+pub(super) const WRITE: u8 = b'W';
+pub(super) const PACKED: u8 = b'P';
+/// Bytes of changes that are compressed at most: it takes as many again for a moment.
+const PACKED_AT_MOST: usize = 16 << 20;
 
 /// The body of a log record that holds one write: the changes that happen together or not at all.
 ///
 /// ```text
 /// body   = first sequence number: u64 LE, changes: u32 LE, change*
+/// packed = first sequence number: u64 LE, changes: u32 LE, compression: u8, change*, compressed
 /// change = kind: u8, key length: varint, key, [value length: varint, value]
 /// ```
 #[derive(Clone, Debug)]
 pub(super) struct Changes {
     body: Vec<u8>,
+    /// The packed body, if it is worth it.
+    packed: Option<Vec<u8>>,
     count: u32,
 }
 
@@ -137,7 +147,7 @@ impl Changes {
     pub(super) fn with_capacity(bytes: usize) -> Self {
         let mut body = Vec::with_capacity(WRITE_HEAD + bytes);
         body.resize(WRITE_HEAD, 0);
-        Self { body, count: 0 }
+        Self { body, packed: None, count: 0 }
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], expires: Option<u64>) {
@@ -164,17 +174,45 @@ impl Changes {
         self.count
     }
 
-    /// The body, numbered from `first` on.
-    pub(super) fn number(&mut self, first: u64) -> &[u8] {
-        self.body[..8].copy_from_slice(&first.to_le_bytes());
-        self.body[8..WRITE_HEAD].copy_from_slice(&self.count.to_le_bytes());
-        &self.body
+    /// Bytes of the body as it is.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Compresses what will be written into the log. Nothing must be added afterwards.
+    pub(super) fn pack(&mut self, packer: &mut Packer) {
+        if self.body.len() > PACKED_AT_MOST {
+            return;
+        }
+        let (changes, compression) = packer.pack(&self.body[WRITE_HEAD..]);
+        if compression != Compression::None {
+            self.packed = Some([&[0; WRITE_HEAD][..], &[compression.byte()], changes].concat());
+        }
+    }
+
+    /// The record that holds the changes, numbered from `first` on: its kind and body.
+    pub(super) fn number(&mut self, first: u64) -> (u8, &[u8]) {
+        let (kind, body) = match &mut self.packed {
+            Some(packed) => (PACKED, packed),
+            None => (WRITE, &mut self.body),
+        };
+        body[..8].copy_from_slice(&first.to_le_bytes());
+        body[8..WRITE_HEAD].copy_from_slice(&self.count.to_le_bytes());
+        (kind, body)
     }
 
     /// The changes, with their keys and stored values.
     pub(super) fn iter(&self) -> ChangeIter<'_> {
         ChangeIter { rest: &self.body[WRITE_HEAD..] }
     }
+}
+
+/// The body of a write whose packed one is this, as it was before.
+pub(super) fn unpack_write(packed: &[u8]) -> Result<Vec<u8>, String> {
+    let (head, rest) = packed.split_at_checked(WRITE_HEAD).ok_or("it is too short")?;
+    let (compression, changes) = rest.split_first().ok_or("it is too short")?;
+    let (changes, len) = decompress(*compression, changes, |len| vec![0; len].into())?;
+    Ok([head, &changes[..len]].concat())
 }
 
 /// The first sequence number of a write's body and its changes. `None` for bytes that are no such body.
@@ -238,6 +276,23 @@ mod tests {
         assert!(Tag::newest_of(7) > Tag::new(7, Kind::Pointer, true) && Tag::newest_of(7) < tag(8));
     }
 
+    #[test]
+    fn a_write_is_packed_if_that_is_worth_it_and_not_too_long() {
+        let packed = |key: &[u8], value: &[u8]| {
+            let mut write = Changes::default();
+            write.put(key, value, None);
+            let before = write.number(7).1.to_vec();
+            write.pack(&mut Packer::new(Compression::Snappy));
+            let (kind, body) = write.number(7);
+            let body = if kind == PACKED { unpack_write(body).unwrap() } else { body.to_vec() };
+            assert_eq!(body, before);
+            kind == PACKED
+        };
+        assert!(packed(b"key", &[7; 5000]));
+        assert!(!packed(b"key", b"short"));
+        assert!(!packed(b"key", &vec![7; PACKED_AT_MOST]));
+    }
+
     proptest! {
         #[test]
         fn heads_that_differ_order_like_keys(a in prop::collection::vec(0u8..3, 0..20), b in prop::collection::vec(0u8..3, 0..20)) {
@@ -255,7 +310,19 @@ mod tests {
                     None => write.delete(key),
                 }
             }
-            let body = write.number(first).to_vec();
+            let (kind, body) = write.number(first);
+            prop_assert_eq!(kind, WRITE);
+            let body = body.to_vec();
+            write.pack(&mut Packer::new(Compression::Lz4));
+            if let (PACKED, packed) = write.number(first) {
+                prop_assert!(packed.len() < body.len());
+                let unpacked = unpack_write(packed);
+                prop_assert_eq!(unpacked.as_ref(), Ok(&body));
+                for cut in 0..packed.len() {
+                    let unpacked = unpack_write(&packed[..cut]);
+                    prop_assert!(unpacked.as_ref() != Ok(&body));
+                }
+            }
             let (seq, count, read) = read_write(&body).unwrap();
             prop_assert_eq!((seq, count as usize), (first, changes.len()));
             for ((kind, key, stored), (wanted, value)) in read.zip(&changes) {

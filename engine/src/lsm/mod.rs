@@ -43,6 +43,7 @@ mod memtable;
 mod metrics;
 mod names;
 mod options;
+mod packing;
 mod pick;
 mod salvage;
 mod simulate;

@@ -1,6 +1,6 @@
 //! How a store behaves.
 
-use super::sstable;
+use super::packing;
 use crate::background;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, RealFs};
@@ -48,8 +48,11 @@ pub struct Options {
     pub block_size: usize,
     /// Bits of the Bloom filter for each key; 0 for no filter. 11 err for less than one key in a hundred. Default: 11.
     pub bloom_bits_per_key: usize,
-    /// How blocks are compressed. Default: Snappy.
+    /// How blocks are compressed, and long records of the log. Default: Snappy.
     pub compression: Compression,
+    /// Records of the log of so many bytes and more are compressed, up to 16 MiB: a batch is one record. Shorter ones would cost
+    /// more time than they give back. Default: 4096.
+    pub pack_log_from: usize,
     /// Bytes of blocks kept in memory, and of memory kept for blocks to come. Default: 256 MiB.
     pub block_cache: u64,
     /// Bytes of indexes and filters kept in memory. Default: 128 MiB.
@@ -66,7 +69,7 @@ pub struct Options {
     pub fs: Arc<dyn Fs>,
 }
 
-/// How blocks are compressed.
+/// How blocks and long records of the log are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -143,6 +146,7 @@ impl Default for Options {
             block_size: 4096,
             bloom_bits_per_key: 11,
             compression: Compression::Snappy,
+            pack_log_from: 4096,
             block_cache: 256 << 20,
             index_cache: 128 << 20,
             compactors: 4,
@@ -185,7 +189,7 @@ impl Options {
         if self.flush_interval.is_zero() {
             return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
         }
-        if !sstable::is_built_in(self.compression) {
+        if !packing::is_built_in(self.compression) {
             let why = "this build has no Zstandard; build the engine with its feature zstd";
             return refuse("compression", "zstd".to_owned(), why);
         }

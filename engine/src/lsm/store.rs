@@ -12,7 +12,8 @@ use super::entry::Changes;
 use super::file::Way;
 use super::manifest::{self, Manifest};
 use super::names::{Names, missing};
-use super::options::Options;
+use super::options::{Compression, Options};
+use super::packing::Packer;
 use super::pick::{self, Shape, Task};
 use super::sstable::{self, Caches, TableCursor};
 use super::transaction::Recent;
@@ -66,6 +67,8 @@ pub(super) struct Core {
     /// Held by whoever lets go of what was seen before.
     forgetting: Mutex<()>,
     visible: AtomicU64,
+    /// What nobody compresses writes with just now: one for each thread that ever did at the same time.
+    packers: Mutex<Vec<Packer>>,
     /// Sequence numbers of open snapshots and how many have each.
     snapshots: Mutex<BTreeMap<u64, usize>>,
     manifest: Mutex<Manifest>,
@@ -189,6 +192,7 @@ impl Core {
             past: Mutex::default(),
             forgetting: Mutex::default(),
             visible: AtomicU64::new(recovered.max_seq),
+            packers: Mutex::default(),
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
             busy: Mutex::default(),
@@ -237,6 +241,7 @@ impl Core {
     /// Makes several changes that happen together or not at all. `admit` is asked in the writer's turn whether
     /// they still may.
     pub(super) fn write(&self, changes: &mut Changes, level: Durability, admit: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.pack(changes);
         let level = self.sync.load().raise(level);
         let (memory, position) = loop {
             let mut writer = lock(&self.writer);
@@ -271,13 +276,13 @@ impl Core {
             }
             let first = writer.next_seq;
             let last = first + u64::from(changes.len()) - 1;
-            let body = changes.number(first);
-            writer.unrested += body.len();
-            self.counts.written.fetch_add(body.len() as u64, Ordering::Relaxed);
+            writer.unrested += changes.bytes();
+            self.counts.written.fetch_add(changes.bytes() as u64, Ordering::Relaxed);
+            let (kind, body) = changes.number(first);
             let log = &writer.memory.log;
             let position = match level {
-                Durability::Async => log.submit_unwaited(b'W', body).map(|()| 0),
-                Durability::Write | Durability::Sync => log.append(b'W', body).map(|written| written.position),
+                Durability::Async => log.submit_unwaited(kind, body).map(|()| 0),
+                Durability::Write | Durability::Sync => log.append(kind, body).map(|written| written.position),
             };
             let position = position.map_err(|e| self.note_failure(log, e))?;
             let versions = (first..).zip(changes.iter()).map(|(seq, (kind, key, stored))| (key, kind.tag(seq), stored));
@@ -296,6 +301,16 @@ impl Core {
             self.sync_through(&memory, position)?;
         }
         Ok(())
+    }
+
+    /// Compresses a long write, before its turn.
+    fn pack(&self, changes: &mut Changes) {
+        if self.options.compression == Compression::None || changes.bytes() < self.options.pack_log_from {
+            return;
+        }
+        let mut packer = lock(&self.packers).pop().unwrap_or_else(|| Packer::new(self.options.compression));
+        changes.pack(&mut packer);
+        lock(&self.packers).push(packer);
     }
 
     /// Does something while nobody writes.

@@ -12,10 +12,10 @@
 //! ```text
 //! segment = "wal 1\n", [link, write*]        (binary framing of the log)
 //! link    = kind L: first sequence number, segment before, its end, how far it was synced; u64 LE each
-//! write   = kind W: see `entry::Changes`
+//! write   = kind W, or P if it is packed: see `entry::Changes`
 //! ```
 
-use super::entry::read_write;
+use super::entry::{PACKED, WRITE, read_write, unpack_write};
 use super::memtable::Memtable;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, write_all_at};
@@ -343,7 +343,10 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize, mode: Mode) -> Res
         let wrong = |what: &str| Error::corrupt(&path, offset, what);
         match (kind, link) {
             (b'L', None) => link = Some(Link::read(body).ok_or_else(|| wrong("a first record that makes no sense"))?),
-            (b'W', Some(_)) => {
+            (WRITE | PACKED, Some(_)) => {
+                let unpacked = (kind == PACKED).then(|| unpack_write(body)).transpose();
+                let unpacked = unpacked.map_err(|why| wrong(&format!("a write that cannot be unpacked: {why}")))?;
+                let body = unpacked.as_deref().unwrap_or(body);
                 let (first, count, changes) = read_write(body).ok_or_else(|| wrong("a write that makes no sense"))?;
                 if first <= max_seq {
                     return Err(wrong("a write that is older than the one before it"));

@@ -22,6 +22,7 @@ fn options(fs: &MemFs) -> Options {
         table_size: 1_000,
         value_threshold: 120,
         block_size: 200,
+        pack_log_from: 100,
         block_cache: 1 << 16,
         index_cache: 1 << 16,
         background: false,

@@ -83,6 +83,7 @@ fn options(fs: &MemFs, now: &Arc<AtomicU64>, compression: Compression) -> Option
         collect_ratio: 0.3,
         block_size: 128,
         compression,
+        pack_log_from: 40,
         block_cache: 4_096,
         index_cache: 4_096,
         background: false,

@@ -50,6 +50,7 @@ impl Lsm {
             collect_ratio: 0.4,
             manifest_size: 2 << 10,
             block_size: 512,
+            pack_log_from: 256,
             block_cache: 16 << 10,
             index_cache: 16 << 10,
             compactors: 2,

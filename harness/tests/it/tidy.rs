@@ -155,7 +155,7 @@ fn words_stand_where_they_belong() {
         ("engine/src", &["OpenOptions"], &["engine/src/fs/real.rs"]),
         ("engine/src", &["std::thread", "thread::", "Instant", "SystemTime"], &["engine/src/background.rs"]),
         ("engine/src", &["rand::", "fail_point", "cfg!(test)", "std::env"], &[]),
-        ("engine/src", &["feature ="], &["engine/src/lsm/sstable/packing.rs"]),
+        ("engine/src", &["feature ="], &["engine/src/lsm/packing.rs"]),
         ("harness/src", &["Instant", "SystemTime", "clock_gettime"], &["harness/src/measure/clock.rs"]),
         ("harness/src", &["unsafe {"], &["harness/src/history/mod.rs"]),
         ("harness/src/oracle", &["std::fs", "std::io", "std::process", "std::thread", "engine::fs", "File"], &[]),

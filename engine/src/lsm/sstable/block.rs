@@ -9,13 +9,11 @@
 //! The entry at every sixteenth place is a restart, so that a search halves its way to one and walks from there.
 
 use super::super::entry::{Tag, order};
+use super::super::packing::KEPT;
 use crate::codec::{push_varint, read_u32, read_varint};
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Bytes of memory that are kept from one block to the next: a single value may make one much longer.
-pub(super) const KEPT: usize = 1 << 20;
 
 /// Collects the entries of a block.
 #[derive(Debug)]

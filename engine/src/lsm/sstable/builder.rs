@@ -2,9 +2,9 @@
 
 use super::super::entry::Tag;
 use super::super::options::Options;
+use super::super::packing::Packer;
 use super::super::version::TableMeta;
 use super::block::BlockBuilder;
-use super::packing::Packer;
 use super::{FOOTER, Handle, MAGIC, block_crc, filter, path};
 use crate::codec::{crc32c, push_varint};
 use crate::error::Result;

@@ -17,13 +17,11 @@ mod builder;
 mod cache;
 mod directory;
 mod filter;
-mod packing;
 mod reader;
 
 pub(super) use builder::TableBuilder;
 pub(super) use cache::Caches;
 pub(super) use filter::hash;
-pub(super) use packing::is_built_in;
 pub(super) use reader::{Lost, Table, TableCursor};
 
 use crate::codec::{crc32c, crc32c_append};

@@ -2,12 +2,12 @@
 
 use super::super::cursor::Cursor;
 use super::super::entry::Tag;
+use super::super::packing::decompress;
 use super::super::version::TableMeta;
 use super::block::{Block, BlockCursor, Nonsense};
 use super::builder::footer_crc;
 use super::cache::{Caches, zeros};
 use super::directory::Directory;
-use super::packing::decompress;
 use super::{FOOTER, Handle, MAGIC, TRAILER, block_crc, path};
 use crate::codec::read_u32;
 use crate::error::{Error, Result};

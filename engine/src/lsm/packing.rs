@@ -1,13 +1,15 @@
-//! Compressing blocks. Zstandard is a C library and comes with a feature; the rest is always there.
+//! Compressing blocks and long records of the log. Zstandard is a C library and comes with a feature; the rest is always there.
 
-use super::super::options::Compression;
-use super::block::KEPT;
+use super::options::Compression;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use std::fmt;
 use std::sync::Arc;
 
+/// Bytes of memory that are kept from one block to the next: a single value may make one much longer.
+pub(super) const KEPT: usize = 1 << 20;
+
 /// Whether this build has it.
-pub(in crate::lsm) fn is_built_in(compression: Compression) -> bool {
+pub(super) fn is_built_in(compression: Compression) -> bool {
     compression != Compression::Zstd || cfg!(feature = "zstd")
 }
 
