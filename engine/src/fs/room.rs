@@ -14,7 +14,7 @@ use std::fs::File;
 use std::ops::Range;
 
 /// Bytes that are mapped at a time; what is mapped counts as memory of the process once it is written.
-const WINDOW: u64 = 1 << 20;
+const WINDOW: u64 = 256 << 10;
 
 /// More bytes than these are cheaper to write than to copy, because each new page of a mapping is a fault.
 const SMALL: usize = 4 << 10;
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn what_is_written_through_memory_stands_in_the_file() {
-        let Some((file, mut room)) = file(3 * WINDOW) else { return };
-        let (mut model, mut offset) = (vec![0; 3 * WINDOW as usize], 10);
+        let Some((file, mut room)) = file(8 * WINDOW) else { return };
+        let (mut model, mut offset) = (vec![0; 8 * WINDOW as usize], 10);
         for n in 0..600usize {
             let bytes = vec![n as u8 | 1; 1 + n * 7 % SMALL];
             assert!(room.write(&file, &bytes, offset as u64), "write {n} at {offset}");
