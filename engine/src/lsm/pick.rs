@@ -174,12 +174,16 @@ fn output_of_level0(levels: &Levels, targets: &Targets) -> usize {
 }
 
 fn from_level(levels: &Levels, shape: &Shape, targets: &Targets, busy: &BTreeSet<u64>, level: usize) -> Option<Task> {
-    // The table that drags the fewest bytes along for each of its own; the oldest of equals.
+    // The table that drags the fewest bytes along for each of its own; the oldest of equals. Both levels are in order.
+    let below = &levels.tables[level + 1];
+    let mut first = 0;
     let cost = |t: &Arc<TableMeta>| {
-        let below: u64 = levels.overlapping(level + 1, &t.smallest, &t.largest).iter().map(|o| o.size).sum();
-        below as f64 / t.size.max(1) as f64
+        first += below[first..].iter().take_while(|o| o.largest < t.smallest).count();
+        let overlapping = below[first..].iter().take_while(|o| o.smallest <= t.largest);
+        overlapping.map(|o| o.size).sum::<u64>() as f64 / t.size.max(1) as f64
     };
-    let mut free: Vec<_> = levels.tables[level].iter().filter(|t| !busy.contains(&t.number)).map(|t| (cost(t), t)).collect();
+    let costs = levels.tables[level].iter().map(cost).zip(levels.tables[level].iter());
+    let mut free: Vec<_> = costs.filter(|(_, t)| !busy.contains(&t.number)).collect();
     free.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.number.cmp(&b.1.number)));
     free.into_iter().find_map(|(_, t)| task(levels, shape, targets, busy, std::slice::from_ref(t), level + 1))
 }

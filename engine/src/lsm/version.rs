@@ -75,8 +75,9 @@ pub(super) struct Edit {
 /// What makes up the store, as plain values: what the manifest says and what compactions are picked from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Levels {
-    /// Tables by level; in level 0 from the newest versions to the oldest, elsewhere in the order of their keys.
-    pub(super) tables: Vec<Vec<Arc<TableMeta>>>,
+    /// Tables by level; in level 0 from the newest versions to the oldest, elsewhere in the order of their keys. What an edit
+    /// does not touch is shared with what was before.
+    pub(super) tables: Vec<Arc<Vec<Arc<TableMeta>>>>,
     /// Lengths of value log files.
     pub(super) values: BTreeMap<u64, u64>,
     pub(super) log: u64,
@@ -89,16 +90,22 @@ pub(super) struct Levels {
 
 impl Levels {
     pub(super) fn new() -> Self {
-        Self { tables: vec![Vec::new(); LEVELS], next: 1, ..Self::default() }
+        Self { tables: vec![Arc::default(); LEVELS], next: 1, ..Self::default() }
     }
 
     /// These levels after an edit; what is wrong with the edit if it does not fit.
     pub(super) fn apply(&self, edit: &Edit) -> std::result::Result<Self, String> {
         let mut next = self.clone();
         let gone: BTreeSet<u64> = edit.remove.iter().copied().collect();
-        let before: usize = next.tables.iter().map(Vec::len).sum();
-        next.tables.iter_mut().for_each(|level| level.retain(|table| !gone.contains(&table.number)));
-        if before - next.tables.iter().map(Vec::len).sum::<usize>() != gone.len() {
+        let mut left = gone.len();
+        for level in &mut next.tables {
+            let found = level.iter().filter(|table| gone.contains(&table.number)).count();
+            if found > 0 {
+                Arc::make_mut(level).retain(|table| !gone.contains(&table.number));
+            }
+            left -= found.min(left);
+        }
+        if left > 0 {
             return Err("a table is removed that is not there".to_owned());
         }
         for (level, table) in &edit.add {
@@ -111,13 +118,13 @@ impl Levels {
             } else {
                 tables.partition_point(|t| t.smallest < table.smallest)
             };
-            tables.insert(at, table);
-            next.next = next.next.max(edit.add.iter().map(|(_, t)| t.number + 1).max().unwrap_or(0));
-        }
-        for level in &next.tables[1..] {
-            if level.windows(2).any(|pair| pair[0].largest >= pair[1].smallest) {
+            let before = at.checked_sub(1).and_then(|before| tables.get(before));
+            let overlaps_before = before.is_some_and(|before| before.largest >= table.smallest);
+            if *level > 0 && (overlaps_before || tables.get(at).is_some_and(|after| table.largest >= after.smallest)) {
                 return Err("tables of one level overlap".to_owned());
             }
+            next.next = next.next.max(table.number + 1);
+            Arc::make_mut(tables).insert(at, table);
         }
         for (number, size) in &edit.add_values {
             next.values.insert(*number, *size);
@@ -135,7 +142,8 @@ impl Levels {
 
     /// The edit that makes these levels out of nothing.
     pub(super) fn whole(&self) -> Edit {
-        let level = |(level, tables): (usize, &Vec<Arc<TableMeta>>)| tables.iter().map(move |t| (level, (**t).clone())).collect();
+        let level =
+            |(level, tables): (usize, &Arc<Vec<Arc<TableMeta>>>)| tables.iter().map(move |t| (level, (**t).clone())).collect();
         Edit {
             add: self.tables.iter().enumerate().flat_map::<Vec<_>, _>(level).collect(),
             add_values: self.values.iter().map(|(number, size)| (*number, *size)).collect(),
@@ -148,7 +156,7 @@ impl Levels {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
-        self.tables.iter().flatten()
+        self.tables.iter().flat_map(|level| level.iter())
     }
 
     pub(super) fn size(&self, level: usize) -> u64 {
@@ -279,5 +287,36 @@ mod hex {
         let pair = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok());
         let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
         bytes.filter(|_| text.len().is_multiple_of(2)).ok_or_else(|| serde::de::Error::custom("a key is not hexadecimal"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(number: u64, smallest: u8, largest: u8) -> TableMeta {
+        TableMeta { number, max_seq: number, smallest: vec![smallest], largest: vec![largest], ..TableMeta::default() }
+    }
+
+    #[test]
+    fn an_edit_that_does_not_fit_is_refused() {
+        let levels = |edit: &Edit| Levels::new().apply(edit).unwrap();
+        let adding =
+            |level, tables: &[TableMeta]| Edit { add: tables.iter().map(|t| (level, t.clone())).collect(), ..Edit::default() };
+        let before = levels(&adding(6, &[table(1, 10, 20), table(2, 40, 50)]));
+        let refused = |edit: &Edit| before.apply(edit).err();
+        for (smallest, largest) in [(20, 30), (30, 40), (12, 13), (0, 60), (10, 10)] {
+            let why = refused(&adding(6, &[table(3, smallest, largest)]));
+            assert_eq!(why.as_deref(), Some("tables of one level overlap"), "{smallest} to {largest}");
+            assert_eq!(refused(&adding(5, &[table(3, smallest, largest)])), None, "of another level");
+        }
+        assert_eq!(refused(&adding(6, &[table(3, 30, 31), table(4, 31, 32)])).as_deref(), Some("tables of one level overlap"));
+        assert_eq!(refused(&adding(0, &[table(3, 0, 60), table(4, 0, 60)])), None);
+        assert_eq!(
+            refused(&Edit { remove: vec![1, 3], ..Edit::default() }).as_deref(),
+            Some("a table is removed that is not there")
+        );
+        let after = before.apply(&Edit { remove: vec![1], ..adding(6, &[table(3, 0, 39)]) }).unwrap();
+        assert_eq!((after.all().map(|t| t.number).collect::<Vec<_>>(), after.next), (vec![3, 2], 4));
     }
 }
