@@ -38,7 +38,9 @@ use std::time::Duration;
 const STRIDE: usize = 16 << 10;
 /// How long they rest when they begin to be slowed.
 const SLOW: Duration = Duration::from_micros(100);
-/// How often that is doubled at most, as it grows tighter.
+/// How many rests a write can leave behind: those that come after a long batch wait for no more than these.
+const RESTS: usize = 64;
+/// How often a rest is doubled at most, as it grows tighter.
 const DOUBLINGS: u32 = 5;
 /// How long a worker rests now and then while it frees a memtable.
 const REST: Duration = Duration::from_micros(500);
@@ -67,7 +69,9 @@ pub(super) struct Core {
     /// Held by whoever lets go of what was seen before.
     forgetting: Mutex<()>,
     visible: AtomicU64,
-    /// What nobody compresses writes with just now: one for each thread that ever did at the same time.
+    /// Held by the writer that rests.
+    resting: Mutex<()>,
+    /// What nobody compresses writes with just now; no more than there are processors.
     packers: Mutex<Vec<Packer>>,
     /// Sequence numbers of open snapshots and how many have each.
     snapshots: Mutex<BTreeMap<u64, usize>>,
@@ -104,7 +108,7 @@ pub(super) struct Core {
 struct Writer {
     memory: Arc<Memory>,
     next_seq: u64,
-    /// Bytes that were written since writes are slowed and that nobody rested for yet.
+    /// Bytes that slowed writes brought and that nobody rested for yet.
     unrested: usize,
 }
 
@@ -192,6 +196,7 @@ impl Core {
             past: Mutex::default(),
             forgetting: Mutex::default(),
             visible: AtomicU64::new(recovered.max_seq),
+            resting: Mutex::default(),
             packers: Mutex::default(),
             snapshots: Mutex::default(),
             manifest: Mutex::new(manifest),
@@ -246,18 +251,20 @@ impl Core {
         let (memory, position) = loop {
             let mut writer = lock(&self.writer);
             self.check()?;
-            let seen = self.bell.count();
+            let (seen, mut is_slowed) = (self.bell.count(), false);
             let bytes = writer.memory.table.bytes();
             match self.pressure(bytes) {
                 Pressure::None => writer.unrested = 0,
                 Pressure::Slow(rest) if writer.unrested >= stride(&self.options) && self.options.background => {
                     writer.unrested -= stride(&self.options);
+                    drop(writer);
                     self.counts.slowed.fetch_add(1, Ordering::Relaxed);
-                    // In its turn, so that all who write are slowed; then it looks again at what it meets.
+                    // One after the other, so that all who write are slowed; but nobody else waits for them.
+                    let _resting = lock(&self.resting);
                     background::pause(rest);
                     continue;
                 }
-                Pressure::Slow(_) => {}
+                Pressure::Slow(_) => is_slowed = true,
                 Pressure::Stall => {
                     drop(writer);
                     self.make_room(seen)?;
@@ -276,7 +283,6 @@ impl Core {
             }
             let first = writer.next_seq;
             let last = first + u64::from(changes.len()) - 1;
-            writer.unrested += changes.bytes();
             self.counts.written.fetch_add(changes.bytes() as u64, Ordering::Relaxed);
             let (kind, body) = changes.number(first);
             let log = &writer.memory.log;
@@ -289,6 +295,9 @@ impl Core {
             writer.memory.table.insert(versions);
             self.recent.note(changes.iter().map(|(_, key, _)| key), last);
             writer.next_seq = last + 1;
+            if is_slowed {
+                writer.unrested = (writer.unrested + changes.bytes()).min(RESTS * stride(&self.options));
+            }
             self.visible.store(last, Ordering::Release);
             if writer.memory.log.lost_unwaited() {
                 // Earlier writes may have been lost between the look at that and this one's place in the log.
@@ -310,7 +319,11 @@ impl Core {
         }
         let mut packer = lock(&self.packers).pop().unwrap_or_else(|| Packer::new(self.options.compression));
         changes.pack(&mut packer);
-        lock(&self.packers).push(packer);
+        packer.shrink();
+        let mut packers = lock(&self.packers);
+        if packers.len() < background::processors() {
+            packers.push(packer);
+        }
     }
 
     /// Does something while nobody writes.
@@ -1229,16 +1242,14 @@ mod tests {
             changes.put(b"key", &vec![b'v'; bytes], None);
             core.write(&mut changes, Durability::Async, &mut || Ok(())).unwrap();
         };
-        write(STRIDE);
-        write(STRIDE);
         for _ in 0..2 {
-            put(&core, b"key");
+            write(3 * STRIDE);
             core.flush().unwrap();
         }
-        assert_eq!(slowed(), 0, "nothing was crowded, and what was written then is not held against anybody");
+        assert_eq!(slowed(), 0);
         let before = core.counts.written.load(Ordering::Relaxed);
         while core.counts.written.load(Ordering::Relaxed) - before < STRIDE as u64 {
-            assert_eq!(slowed(), 0);
+            assert_eq!(slowed(), 0, "what was written before is not held against anybody");
             write(100);
         }
         write(100);
@@ -1247,6 +1258,9 @@ mod tests {
         assert_eq!(slowed(), 1);
         write(100);
         assert_eq!(slowed(), 4);
+        write(100 * STRIDE);
+        write(100);
+        assert_eq!(slowed(), 4 + RESTS as u64, "nor is more than some of what was");
     }
 
     #[test]
