@@ -110,8 +110,10 @@ impl Framing {
     /// Offsets after `from` at which a record may start, for finding the next one behind damage.
     fn candidates(self, bytes: &[u8], from: usize) -> impl Iterator<Item = usize> + '_ {
         (from..bytes.len()).filter(move |&at| match self {
-            // No record is of length zero.
-            Framing::Binary => bytes[at..].first_chunk() != Some(&[0; 4]),
+            // No record is of length zero, and kinds are letters: what looks like random may be searched at every byte.
+            Framing::Binary => {
+                bytes[at..].first_chunk() != Some(&[0; 4]) && bytes.get(at + 8).is_none_or(u8::is_ascii_alphabetic)
+            }
             Framing::Text | Framing::GoPersist => at > 0 && bytes[at - 1] == b'\n',
         })
     }
