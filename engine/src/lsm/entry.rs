@@ -3,7 +3,7 @@
 //! Order: by key, and versions of one key from the newest to the oldest.
 
 use super::options::Compression;
-use super::packing::{Packer, decompress};
+use super::packing::{Packer, compression_of, decompress, unpacked_len};
 use crate::codec::{push_varint, read_varint};
 use std::cmp::Ordering;
 
@@ -207,10 +207,19 @@ impl Changes {
     }
 }
 
+/// The compression of a packed body, if it is one of ours.
+pub(super) fn packed_with(packed: &[u8]) -> Option<Compression> {
+    Compression::from_byte(*packed.get(WRITE_HEAD)?)
+}
+
 /// The body of a write whose packed one is this, as it was before.
 pub(super) fn unpack_write(packed: &[u8]) -> Result<Vec<u8>, String> {
     let (head, rest) = packed.split_at_checked(WRITE_HEAD).ok_or("it is too short")?;
     let (compression, changes) = rest.split_first().ok_or("it is too short")?;
+    let len = unpacked_len(compression_of(*compression)?, changes)?;
+    if len > PACKED_AT_MOST {
+        return Err(format!("{} bytes that say they were {len}", changes.len()));
+    }
     let (changes, len) = decompress(*compression, changes, |len| vec![0; len].into())?;
     Ok([head, &changes[..len]].concat())
 }

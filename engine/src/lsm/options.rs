@@ -189,10 +189,7 @@ impl Options {
         if self.flush_interval.is_zero() {
             return refuse("flush_interval", "0".to_owned(), "it must be longer than zero");
         }
-        if !packing::is_built_in(self.compression) {
-            let why = "this build has no Zstandard; build the engine with its feature zstd";
-            return refuse("compression", "zstd".to_owned(), why);
-        }
+        packing::check(self.compression)?;
         self.sync.check()
     }
 }

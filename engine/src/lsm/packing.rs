@@ -1,6 +1,7 @@
 //! Compressing blocks and long records of the log. Zstandard is a C library and comes with a feature; the rest is always there.
 
 use super::options::Compression;
+use crate::error::Error;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use std::fmt;
 use std::sync::Arc;
@@ -8,9 +9,16 @@ use std::sync::Arc;
 /// Bytes of memory that are kept from one block to the next: a single value may make one much longer.
 pub(super) const KEPT: usize = 1 << 20;
 
-/// Whether this build has it.
-pub(super) fn is_built_in(compression: Compression) -> bool {
-    compression != Compression::Zstd || cfg!(feature = "zstd")
+/// Refuses what this build does not have.
+///
+/// # Errors
+/// [`Error::Option`].
+pub(super) fn check(compression: Compression) -> Result<(), Error> {
+    if compression != Compression::Zstd || cfg!(feature = "zstd") {
+        return Ok(());
+    }
+    let why = "this build has no Zstandard; build the engine with its feature zstd";
+    Err(Error::Option { option: "compression", value: "zstd".to_owned(), why })
 }
 
 /// Compresses one block after the other, with the same memory but for Zstandard.
@@ -42,10 +50,15 @@ impl Packer {
         }
     }
 
-    /// The length to which the block was compressed, in `packed`.
-    fn compress(&mut self, bytes: &[u8]) -> Option<usize> {
+    /// Gives back the memory that a long block took.
+    pub(super) fn shrink(&mut self) {
         self.packed.truncate(KEPT);
         self.packed.shrink_to(KEPT);
+    }
+
+    /// The length to which the block was compressed, in `packed`.
+    fn compress(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.shrink();
         match self.compression {
             Compression::None => None,
             Compression::Lz4 => {
@@ -71,25 +84,33 @@ impl Packer {
     }
 }
 
-/// What was stored of a block as it was before, at the start of memory for so many bytes that is asked for, and its length.
-pub(super) fn decompress(
-    compression: u8,
-    stored: &[u8],
-    memory: impl FnOnce(usize) -> Arc<[u8]>,
-) -> Result<(Arc<[u8]>, usize), String> {
-    let compression =
-        Compression::from_byte(compression).ok_or_else(|| format!("no compression has the number {compression}"))?;
+/// The length of what was stored, before it was compressed.
+pub(super) fn unpacked_len(compression: Compression, stored: &[u8]) -> Result<usize, String> {
     let len = match compression {
         Compression::None => stored.len(),
         Compression::Lz4 => lz4_flex::block::uncompressed_size(stored).map_err(|e| e.to_string())?.0,
         Compression::Snappy => snap::raw::decompress_len(stored).map_err(|e| e.to_string())?,
         Compression::Zstd => unzstd_len(stored)?,
     };
-    // Memory is made before a byte of it is known to be there. LZ4 and Snappy put at most 255 bytes into one.
+    // LZ4 and Snappy put at most 255 bytes into one.
     let most = if compression == Compression::Zstd { u32::MAX as usize } else { 64 + 256 * stored.len() };
-    if len > most {
-        return Err(format!("{} bytes that say they were {len}", stored.len()));
-    }
+    if len <= most { Ok(len) } else { Err(format!("{} bytes that say they were {len}", stored.len())) }
+}
+
+/// The compression with this number.
+pub(super) fn compression_of(byte: u8) -> Result<Compression, String> {
+    Compression::from_byte(byte).ok_or_else(|| format!("no compression has the number {byte}"))
+}
+
+/// What was stored of a block as it was before, at the start of memory for so many bytes that is asked for, and its length.
+pub(super) fn decompress(
+    compression: u8,
+    stored: &[u8],
+    memory: impl FnOnce(usize) -> Arc<[u8]>,
+) -> Result<(Arc<[u8]>, usize), String> {
+    let compression = compression_of(compression)?;
+    // Memory is made before a byte of it is known to be there.
+    let len = unpacked_len(compression, stored)?;
     let mut bytes = memory(len);
     let into = &mut Arc::make_mut(&mut bytes)[..len];
     let written = match compression {

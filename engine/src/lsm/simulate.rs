@@ -96,7 +96,7 @@ impl Simulation {
             stored: stored.max(1.0),
             flush: (options.memtable_size / Memtable::weight(entry as usize)).max(1) as u64,
             crowded: (options.level0_slow, options.level0_stall),
-            stride: store::stride(options) as f64,
+            stride: store::stride(options).max(1) as f64,
             compactors: store::compactors(options),
             pace: Pace::default(),
             now: 0.0,
@@ -255,7 +255,7 @@ impl Simulation {
             // A table ends in the middle of a piece.
             while held + piece.held >= per_table && piece.to - piece.from > 1 {
                 let share = (per_table - held) / piece.held;
-                let cut = piece.from + ((piece.to - piece.from) as f64 * share) as u64;
+                let cut = piece.from.saturating_add(((piece.to - piece.from) as f64 * share) as u64);
                 let cut = cut.clamp(piece.from + 1, piece.to - 1);
                 pieces.push(Piece { to: cut, held: per_table - held, ..piece });
                 end(self, &mut pieces);
@@ -288,7 +288,7 @@ impl Simulation {
                 let held = piece.density() * (to - from) as f64;
                 left * (1.0 - (held / all.max(f64::MIN_POSITIVE)).min(1.0))
             });
-            if !here.is_empty() {
+            if without < 1.0 {
                 union.push(Piece { from, to, held: all * (1.0 - without) });
             }
         }

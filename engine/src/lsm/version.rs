@@ -97,15 +97,15 @@ impl Levels {
     pub(super) fn apply(&self, edit: &Edit) -> std::result::Result<Self, String> {
         let mut next = self.clone();
         let gone: BTreeSet<u64> = edit.remove.iter().copied().collect();
-        let mut left = gone.len();
+        let mut found = 0;
         for level in &mut next.tables {
-            let found = level.iter().filter(|table| gone.contains(&table.number)).count();
-            if found > 0 {
+            let here = level.iter().filter(|table| gone.contains(&table.number)).count();
+            if here > 0 {
                 Arc::make_mut(level).retain(|table| !gone.contains(&table.number));
             }
-            left -= found.min(left);
+            found += here;
         }
-        if left > 0 {
+        if found != gone.len() {
             return Err("a table is removed that is not there".to_owned());
         }
         for (level, table) in &edit.add {

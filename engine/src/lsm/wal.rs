@@ -15,8 +15,9 @@
 //! write   = kind W, or P if it is packed: see `entry::Changes`
 //! ```
 
-use super::entry::{PACKED, WRITE, read_write, unpack_write};
+use super::entry::{PACKED, WRITE, packed_with, read_write, unpack_write};
 use super::memtable::Memtable;
+use super::packing;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, write_all_at};
 use crate::log::{Cut, Framing, Header, Log, Mode, create_segment, identify, remove_leftover, replay};
@@ -344,6 +345,10 @@ fn read(fs: &dyn Fs, path: PathBuf, number: u64, size: usize, mode: Mode) -> Res
         match (kind, link) {
             (b'L', None) => link = Some(Link::read(body).ok_or_else(|| wrong("a first record that makes no sense"))?),
             (WRITE | PACKED, Some(_)) => {
+                if kind == PACKED {
+                    // Nothing is wrong with the file: another build reads it, and salvage must not leave it out.
+                    packed_with(body).map_or(Ok(()), packing::check)?;
+                }
                 let unpacked = (kind == PACKED).then(|| unpack_write(body)).transpose();
                 let unpacked = unpacked.map_err(|why| wrong(&format!("a write that cannot be unpacked: {why}")))?;
                 let body = unpacked.as_deref().unwrap_or(body);

@@ -88,3 +88,29 @@ fn golden_packed_writes_are_read() {
     let log = PACKED[1].1;
     assert!(log.len() < 200 * 17, "{} bytes hold it unpacked", log.len());
 }
+
+/// Another build reads the file: it is not damaged, and salvage must not leave it out.
+#[cfg(not(feature = "zstd"))]
+#[test]
+fn a_log_that_needs_another_build_is_refused_as_that() {
+    use engine::log::{Framing, Parsed};
+    use engine::lsm::Salvage;
+    let parsed = |bytes: &[u8]| match Framing::Binary.parse(bytes) {
+        Parsed::Record(frame) => frame,
+        other => panic!("{other:?}"),
+    };
+    let log = PACKED[1].1;
+    let at = 6 + parsed(&log[6..]).len;
+    let frame = parsed(&log[at..]);
+    let mut body = log[at + frame.body.start..at + frame.body.end].to_vec();
+    assert_eq!((frame.kind, body[12]), (b'P', 1));
+    body[12] = 3;
+    let mut changed = log[..at].to_vec();
+    Framing::Binary.encode(&mut changed, b'P', &body, Framing::checksum(b'P', &body), frame.mark);
+    let fs = image_of(&[PACKED[0], ("00000001.wal", &changed)]);
+    let options = Options { fs: Arc::new(fs), background: false, ..Options::default() };
+    let opened = Store::open("/db", options.clone()).err().map(|e| e.to_string());
+    let salvaged = Salvage::open("/db", &options).err().map(|e| e.to_string());
+    let why = "option compression = zstd is not valid: this build has no Zstandard; build the engine with its feature zstd";
+    assert_eq!((opened.as_deref(), salvaged.as_deref()), (Some(why), Some(why)));
+}
