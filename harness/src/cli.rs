@@ -543,6 +543,7 @@ fn doctor(dir: &Path) -> Result<u8, Refusal> {
     let machine = host::host();
     let storage = host::storage(dir, 500).map_err(|e| Refusal::io("in", dir, &e))?;
     let sync = &storage.calibration.fdatasync_4k;
+    print(&format!("harness     {}, built with {}", host::version(), machine.rustc));
     print(&format!("system      {}, kernel {}", machine.os, machine.kernel));
     print(&format!(
         "processor   {}, {} available, {}",

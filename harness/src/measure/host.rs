@@ -7,6 +7,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+/// The harness's version, and the commit it was built from where that is known.
+pub fn version() -> String {
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("HARNESS_COMMIT"));
+    if commit.is_empty() { version.to_owned() } else { format!("{version} ({commit})") }
+}
+
 /// Reads what the system says of itself. What it does not say is empty.
 pub fn host() -> Host {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -21,7 +27,7 @@ pub fn host() -> Host {
         cpu: field(&read("/proc/cpuinfo"), "model name"),
         cores: engine::background::processors() as u64,
         memory_bytes: kib.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024,
-        rustc: String::new(),
+        rustc: env!("HARNESS_RUSTC").to_owned(),
     }
 }
 

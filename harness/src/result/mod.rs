@@ -46,7 +46,7 @@ pub struct Run {
     pub seed: u64,
     /// The command, without the program's name.
     pub argv: Vec<String>,
-    /// Version of the harness.
+    /// Version of the harness, and the commit it was built from where that is known.
     pub version: String,
     /// `quick`, `ci` or `nightly`.
     pub profile: String,

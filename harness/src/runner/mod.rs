@@ -78,7 +78,7 @@ pub fn run(job: &Job, registry: &Registry, progress: &dyn Progress) -> io::Resul
             status: RunStatus::Partial,
             seed: job.seed,
             argv: job.argv.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: host::version(),
             profile: job.profile.to_string(),
             duration_ns: 0,
             cells_planned: job.cells.len() as u64,

@@ -8,6 +8,7 @@ use harness::subject::Registry;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -268,7 +269,7 @@ fn the_small_verbs_work() {
     }
     let doctor = sandbox.run(&["doctor"]);
     assert_eq!(doctor.code, Some(exit_code::OK), "{doctor:?}");
-    for word in ["system", "processor", "directory", "fdatasync", "p99"] {
+    for word in ["built with rustc ", "system", "processor", "directory", "fdatasync", "p99"] {
         assert!(doctor.out.contains(word), "{word} is missing in {doctor:?}");
     }
     assert!(sandbox.list(".").is_empty(), "doctor clears away what it wrote: {:?}", sandbox.list("."));
@@ -289,6 +290,9 @@ fn data_goes_to_stdout_and_words_to_stderr() {
     let saved = sandbox.result("out");
     assert_eq!(serde_json::to_value(&printed).unwrap(), serde_json::to_value(&saved).unwrap());
     assert_eq!((saved.run.status, saved.run.seed, saved.run.cells_planned), (RunStatus::Complete, 7, 1));
+    assert!(saved.host.rustc.starts_with("rustc "), "{:?}", saved.host);
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), saved.run.version.split_once(" ("));
+    assert!(if Path::new("../.git").exists() { commit.is_some_and(|(v, _)| v == version) } else { saved.run.version == version });
     assert_eq!(saved.run.argv, ["run", "tiny.toml", "--out", "out", "--format", "json", "--seed", "7"]);
     let cell = cell_of(&saved, "typed");
     assert_eq!((cell.id.as_str(), cell.verdict), ("tiny/typed/never/write/bench", Verdict::Survived));
