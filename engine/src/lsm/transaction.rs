@@ -108,6 +108,11 @@ fn is_range((start, end): &KeyRange) -> bool {
 /// What a change makes of a key: a value and when it ends, or nothing.
 type Change = Option<(Vec<u8>, Option<u64>)>;
 
+/// What a change lets its own transaction see at a time.
+fn shown(change: &Change, now: u64) -> Option<Vec<u8>> {
+    change.as_ref().filter(|(_, end)| end.is_none_or(|at| at > now)).map(|(value, _)| value.clone())
+}
+
 /// A transaction. It sees the store as it was when it began, and its own changes. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct Transaction {
@@ -133,11 +138,12 @@ impl Transaction {
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`].
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let now = self.core.options.clock.now();
         if let Some(change) = self.changes.get(key) {
-            return Ok(change.as_ref().map(|(value, _)| value.clone()));
+            return Ok(shown(change, now));
         }
         self.keys.insert(key.to_vec());
-        self.core.view().get(&self.core.dir, key, self.start, self.core.options.clock.now(), <[u8]>::to_vec)
+        self.core.view().get(&self.core.dir, key, self.start, now, <[u8]>::to_vec)
     }
 
     /// The keys of a range with their values, in order.
@@ -150,9 +156,10 @@ impl Transaction {
         let view = Arc::clone(&self.core.view());
         let stored = Iter::new(Arc::clone(&self.core), view, self.start, range.clone(), Direction::Forward);
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> = stored.collect::<Result<_>>()?;
+        let now = self.core.options.clock.now();
         for (key, change) in self.changes.iter().filter(|(key, _)| range.contains(*key)) {
-            match change {
-                Some((value, _)) => drop(found.insert(key.clone(), value.clone())),
+            match shown(change, now) {
+                Some(value) => drop(found.insert(key.clone(), value)),
                 None => drop(found.remove(key)),
             }
         }

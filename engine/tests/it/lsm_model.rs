@@ -2,7 +2,7 @@
 //! collected or reopened meanwhile.
 
 use engine::fs::MemFs;
-use engine::lsm::{Batch, Clock, Compression, Options, Salvage, Snapshot, Store};
+use engine::lsm::{Batch, Clock, Compression, Iter, Options, Salvage, Snapshot, Store, Transaction};
 use engine::{Durability, SyncPolicy};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -30,6 +30,7 @@ enum Op {
     Abort,
     Snapshot,
     LetGo,
+    Begin(Vec<Change>),
     Wait(u8),
     Range(Vec<u8>, Vec<u8>),
     DropPrefix(Vec<u8>),
@@ -38,9 +39,10 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let value = (0u16..400, prop::option::weighted(0.2, 0u8..20));
     let change = (0u8..40, prop::option::weighted(0.75, value));
+    let changes = prop::collection::vec(change, 1..6);
     let level = prop_oneof![Just(Durability::Async), Just(Durability::Write), Just(Durability::Sync)];
     prop_oneof![
-        20 => (prop::collection::vec(change, 1..6), level).prop_map(|(changes, level)| Op::Write(changes, level)),
+        20 => (changes.clone(), level).prop_map(|(changes, level)| Op::Write(changes, level)),
         2 => Just(Op::Flush),
         1 => Just(Op::Compact),
         4 => Just(Op::Step),
@@ -48,6 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Abort),
         1 => Just(Op::Snapshot),
         1 => Just(Op::LetGo),
+        1 => changes.prop_map(Op::Begin),
         1 => (0u8..10).prop_map(Op::Wait),
         2 => (key_part(), key_part()).prop_map(|(a, b)| Op::Range(a, b)),
         1 => (0usize..5).prop_map(|len| Op::DropPrefix(b"kkkk"[..len].to_vec())),
@@ -115,7 +118,33 @@ fn check(store: &Store, model: &Model, now: u64) {
     }
 }
 
-fn check_range(store: &Store, model: &Model, now: u64, a: &[u8], b: &[u8]) {
+/// What can be read: a store, or one moment of it.
+trait Reads {
+    fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter;
+    fn range_reverse(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter;
+}
+
+impl Reads for Store {
+    fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
+        Store::range(self, range)
+    }
+
+    fn range_reverse(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
+        Store::range_reverse(self, range)
+    }
+}
+
+impl Reads for Snapshot {
+    fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
+        Snapshot::range(self, range)
+    }
+
+    fn range_reverse(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
+        Snapshot::range_reverse(self, range)
+    }
+}
+
+fn check_range(store: &dyn Reads, model: &Model, now: u64, a: &[u8], b: &[u8]) {
     let wanted = alive(model, now);
     let bounds = |from: Bound<&'static ()>, key: &[u8]| match from {
         Bound::Included(()) => Bound::Included(key.to_vec()),
@@ -133,8 +162,55 @@ fn check_range(store: &Store, model: &Model, now: u64, a: &[u8], b: &[u8]) {
             assert_eq!(reverse, wanted, "reverse {range:?}");
         }
     }
-    let wanted: Vec<_> = wanted.into_iter().filter(|(key, _)| key.starts_with(a)).collect();
-    assert_eq!(all(store.prefix(a)), wanted);
+}
+
+fn check_prefix(store: &Store, model: &Model, now: u64, prefix: &[u8]) {
+    let wanted: Vec<_> = alive(model, now).into_iter().filter(|(key, _)| key.starts_with(prefix)).collect();
+    assert_eq!(all(store.prefix(prefix)), wanted);
+}
+
+/// A transaction in which something was changed, and nothing committed.
+struct Open {
+    transaction: Transaction,
+    /// What it began with.
+    model: Model,
+    changed: BTreeMap<Vec<u8>, Option<(Vec<u8>, u64)>>,
+}
+
+impl Open {
+    fn begin(store: &Store, model: &Model, changes: Vec<Change>, now: u64) -> Self {
+        let mut open = Self { transaction: store.transaction(), model: model.clone(), changed: BTreeMap::new() };
+        for (n, change) in changes {
+            let key = key(n);
+            let put = change.map(|(n, ttl)| (value(n), ttl.map_or(u64::MAX, |ttl| now + u64::from(ttl))));
+            match &put {
+                Some((value, u64::MAX)) => open.transaction.put(&key, value).unwrap(),
+                Some((value, end)) => open.transaction.put_until(&key, value, *end).unwrap(),
+                None => open.transaction.delete(&key).unwrap(),
+            }
+            open.changed.insert(key, put);
+        }
+        open
+    }
+
+    fn check(&mut self, now: u64) {
+        let mut wanted = self.model.clone();
+        for (key, change) in &self.changed {
+            match change {
+                Some(put) => drop(wanted.insert(key.clone(), put.clone())),
+                None => drop(wanted.remove(key)),
+            }
+        }
+        let wanted = alive(&wanted, now);
+        assert_eq!(self.transaction.range::<&[u8]>(..).unwrap(), wanted);
+        for n in (0..40).step_by(3) {
+            let found = wanted.iter().find(|(k, _)| *k == key(n)).map(|(_, v)| v.clone());
+            assert_eq!(self.transaction.get(&key(n)).unwrap(), found);
+        }
+        let (a, b) = (key(8), key(31));
+        let inside: Vec<_> = wanted.into_iter().filter(|(key, _)| (&a..&b).contains(&key)).collect();
+        assert_eq!(self.transaction.range(a.clone()..b.clone()).unwrap(), inside);
+    }
 }
 
 proptest! {
@@ -148,6 +224,7 @@ proptest! {
         let mut store = open(&fs);
         let mut model = Model::new();
         let mut snapshots: Vec<(Snapshot, Model)> = Vec::new();
+        let mut transactions: Vec<Open> = Vec::new();
         for op in ops {
             let time = now.load(Ordering::Relaxed);
             match op {
@@ -177,12 +254,14 @@ proptest! {
                 Op::Step => drop(store.maintain(std::time::Duration::ZERO).unwrap()),
                 Op::Reopen => {
                     snapshots.clear();
+                    transactions.clear();
                     store.close().unwrap();
                     store = open(&fs);
                 }
                 // A process that died: what is in the kernel stays.
                 Op::Abort => {
                     snapshots.clear();
+                    transactions.clear();
                     store.flush_log().unwrap();
                     let image = fs.image();
                     drop(store);
@@ -195,23 +274,35 @@ proptest! {
                     store = open(&fs);
                 }
                 Op::Snapshot => snapshots.push((store.snapshot(), model.clone())),
-                Op::LetGo => drop(snapshots.pop()),
+                Op::LetGo => drop((snapshots.pop(), transactions.pop())),
+                Op::Begin(changes) => transactions.push(Open::begin(&store, &model, changes, time)),
                 Op::Wait(seconds) => drop(now.fetch_add(u64::from(seconds), Ordering::Relaxed)),
-                Op::Range(a, b) => check_range(&store, &model, time, &a, &b),
+                Op::Range(a, b) => {
+                    check_range(&store, &model, time, &a, &b);
+                    check_prefix(&store, &model, time, &a);
+                    snapshots.iter().for_each(|(snapshot, model)| check_range(snapshot, model, time, &a, &b));
+                }
                 // Reaches into the past, too.
                 Op::DropPrefix(prefix) => {
                     store.drop_prefix(&prefix).unwrap();
-                    let models = snapshots.iter_mut().map(|(_, model)| model).chain([&mut model]);
+                    let begun = transactions.iter_mut().map(|open| &mut open.model);
+                    let models = snapshots.iter_mut().map(|(_, model)| model).chain(begun).chain([&mut model]);
                     models.for_each(|model| model.retain(|key, _| !key.starts_with(&prefix)));
                 }
             }
             let time = now.load(Ordering::Relaxed);
             check(&store, &model, time);
             for (snapshot, model) in &snapshots {
-                prop_assert_eq!(all(snapshot.range::<&[u8]>(..)), alive(model, time));
+                let wanted = alive(model, time);
+                prop_assert_eq!(&all(snapshot.range::<&[u8]>(..)), &wanted);
+                for n in (0..40).step_by(5) {
+                    let found = wanted.iter().find(|(k, _)| *k == key(n)).map(|(_, v)| v.clone());
+                    prop_assert_eq!(snapshot.get(&key(n)).unwrap(), found);
+                }
             }
+            transactions.iter_mut().for_each(|open| open.check(time));
         }
-        drop(snapshots);
+        drop((snapshots, transactions));
         store.verify().unwrap();
         store.compact().unwrap();
         check(&store, &model, now.load(Ordering::Relaxed));
