@@ -289,3 +289,72 @@ impl Output<'_> {
         Error::corrupt(self.place.dir, 0, "a version whose value makes no sense")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000;
+
+    /// What stays of versions of one key (number, kind, end), newest first, as a compaction would write them.
+    fn kept(rules: &Rules<'_>, versions: &[(u64, Kind, Option<u64>)]) -> Vec<(u64, Kind)> {
+        let mut sieve = Sieve::new(rules);
+        let mut kept = Vec::new();
+        for (seq, kind, end) in versions {
+            sieve.next_key(b"key");
+            let mut stored = Vec::new();
+            push_expiry(&mut stored, *end);
+            match sieve.fate(b"key", Tag::new(*seq, *kind, end.is_some()), &stored).unwrap() {
+                Fate::Hidden | Fate::Dropped => {}
+                Fate::Ended => kept.push((*seq, Kind::Delete)),
+                Fate::Stays(..) => kept.push((*seq, *kind)),
+            }
+        }
+        kept
+    }
+
+    fn rules<'a>(seen: &'a [u64], is_last: &'a dyn Fn(&[u8]) -> bool) -> Rules<'a> {
+        Rules { is_last, backup: u64::MAX, ..Rules::all_of(seen, NOW) }
+    }
+
+    const PUT: Kind = Kind::Value;
+    const DELETE: Kind = Kind::Delete;
+
+    /// Badger's `TestDiscardTs`.
+    #[test]
+    fn of_the_versions_between_two_snapshots_the_newest_stays() {
+        let versions = [9, 8, 6, 5, 3, 2].map(|seq| (seq, PUT, None));
+        let of = |seen: &[u64]| kept(&rules(seen, &|_| true), &versions).into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
+        assert_eq!(of(&[9]), [9]);
+        assert_eq!(of(&[5, 9]), [9, 5]);
+        assert_eq!(of(&[2, 7, 9]), [9, 6, 2]);
+        assert_eq!(of(&[1, 9]), [9], "nobody who sees less sees anything");
+        // What is written meanwhile is seen by somebody to come.
+        assert_eq!(of(&[5]), [9, 8, 6, 5]);
+    }
+
+    /// Badger's `TestCompaction`.
+    #[test]
+    fn a_delete_goes_when_nothing_older_is_left_and_stays_while_there_is() {
+        let versions = [(9, DELETE, None), (8, PUT, None)];
+        let of = |is_last: bool, seen: &[u64], backup| kept(&Rules { backup, ..rules(seen, &|_| is_last) }, &versions);
+        assert_eq!(of(true, &[9], 9), []);
+        assert_eq!(of(false, &[9], 9), [(9, DELETE)], "its key lies deeper");
+        assert_eq!(of(true, &[8, 9], 9), [(9, DELETE), (8, PUT)], "somebody sees what it hides");
+        assert_eq!(of(true, &[9], 8), [(9, DELETE)], "the next backup has to tell of it");
+        assert_eq!(of(true, &[7], 9), [(9, DELETE), (8, PUT)], "not everybody sees it yet");
+    }
+
+    #[test]
+    fn what_has_ended_is_a_delete() {
+        let of = |end, is_last: bool| kept(&rules(&[9], &|_| is_last), &[(9, PUT, Some(end)), (8, PUT, None)]);
+        assert_eq!([of(NOW + 1, true), of(NOW + 1, false)], [[(9, PUT)]; 2]);
+        assert_eq!((of(NOW, true), of(NOW, false)), (vec![], vec![(9, DELETE)]));
+    }
+
+    #[test]
+    fn what_is_not_to_be_kept_goes_whoever_sees_it() {
+        let all = [(9, DELETE, None), (8, PUT, None)];
+        assert_eq!(kept(&Rules { keeps: &|key| key != b"key", ..rules(&[8, 9], &|_| false) }, &all), []);
+    }
+}

@@ -313,6 +313,17 @@ mod tests {
         assert_eq!(pick(&tree, &SHAPE, &BTreeSet::from([3])), None);
     }
 
+    /// However much there is, level 0 goes to a level (Badger's `TestBaseLevelZeroBySize`).
+    #[test]
+    fn the_base_level_is_never_level_0() {
+        let huge = u64::MAX / 4;
+        for shape in [SHAPE, Shape { base_size: 1, multiplier: 2, ..SHAPE }] {
+            let tree = levels(&[(0, table(1, 50, (0, 9))), (0, table(2, 50, (5, 20))), (6, table(3, huge, (0, 30)))]);
+            assert_eq!(Targets::new(&tree, &shape).base, 1);
+            assert_eq!(pick(&tree, &shape, &BTreeSet::new()).map(|task| (task.inputs, task.output)), Some((vec![2, 1], 1)));
+        }
+    }
+
     #[test]
     fn level_0_goes_first_unless_what_it_goes_to_is_too_large() {
         let below = [(5, table(1, 400, (0, 9))), (5, table(2, 400, (20, 29))), (6, table(3, 1_000, (0, 4)))];

@@ -1213,6 +1213,64 @@ mod tests {
         core.check().unwrap();
     }
 
+    /// Badger's `TestVlogGCRaceDeletedKeyReappears`, again and again.
+    #[test]
+    fn a_key_that_is_deleted_while_its_value_moves_stays_away() {
+        let fs = Between::default();
+        let options = || Options {
+            sync: SyncPolicy::Never,
+            value_threshold: 100,
+            collect_ratio: 0.3,
+            background: false,
+            fs: Arc::new(fs.clone()),
+            ..Options::default()
+        };
+        let core = Core::open(Path::new("/db"), options()).unwrap();
+        let change = |core: &Core, key: u8, value: Option<u8>| {
+            let mut changes = Changes::default();
+            match value {
+                Some(value) => changes.put(&[key], &[value; 200], None),
+                None => changes.delete(&[key]),
+            }
+            core.write(&mut changes, Durability::Write, &mut || Ok(())).unwrap();
+        };
+        let shown = |core: &Core, key: u8| {
+            let seq = core.visible.load(Ordering::Acquire);
+            core.view().get(&core.dir, &[key], seq, 0, |value| value[0]).unwrap()
+        };
+        for round in 0..5 {
+            (0..10).for_each(|key| change(&core, key, Some(round)));
+            core.flush().unwrap();
+            (0..5).for_each(|key| change(&core, key, None));
+            core.flush().unwrap();
+            // What the deleted keys point to is known to be dead once they are merged, and then the rest of the file moves.
+            assert!(
+                core.compact_one(|levels, shape, busy| {
+                    let task = pick::everything(levels, shape, busy);
+                    task.map(|task| pick::Task { collect: BTreeSet::new(), ..task })
+                })
+                .unwrap()
+            );
+            let before = core.counts.collections.load(Ordering::Relaxed);
+            let other = Arc::clone(&core);
+            *lock(&fs.act) = Some(Box::new(move || {
+                change(&other, 7, None);
+                other.flush().unwrap();
+                change(&other, 8, None);
+            }));
+            assert!(core.compact_one(pick::pick).unwrap());
+            assert_eq!(core.counts.collections.load(Ordering::Relaxed), before + 1);
+            assert!(lock(&fs.act).is_none(), "keys were deleted meanwhile");
+            let present = |core: &Core| (0..10).filter(|key| shown(core, *key).is_some()).collect::<Vec<_>>();
+            assert_eq!(present(&core), [5, 6, 9], "round {round}");
+            core.compact_all().unwrap();
+            assert_eq!(present(&core), [5, 6, 9], "round {round}, merged");
+            let image = MemFs::from_image(&fs.below.image());
+            let again = Core::open(Path::new("/db"), Options { fs: Arc::new(image), ..options() }).unwrap();
+            assert_eq!(present(&again), [5, 6, 9], "round {round}, opened again");
+        }
+    }
+
     #[test]
     fn everything_is_merged_once_for_each_who_asks() {
         let fs = Between::default();

@@ -101,7 +101,27 @@ fn a_torn_tail_of_the_log_is_cut_and_told() {
     }
 }
 
-/// [`TestPenultimateMemCorruption`]
+#[test]
+fn of_a_torn_batch_nothing_is_left() {
+    for (count, pack_log_from) in [(3, usize::MAX), (30, 100)] {
+        let fs = MemFs::new();
+        let store = Store::open(DIR, Options { pack_log_from, ..options(&fs) }).unwrap();
+        store.put(b"before", b"value").unwrap();
+        let mut batch = Batch::new();
+        (0..count).for_each(|n| batch.put(&key(n), b"value"));
+        batch.delete(b"before");
+        store.write(batch, Durability::Write).unwrap();
+        assert_eq!(all(&store).len(), count as usize);
+        let image = fs.image();
+        let wal = files(&fs, "wal").remove(0);
+        for (lost, keeps_room) in (1..60).flat_map(|lost| [(lost, false), (lost, true)]) {
+            let fs = MemFs::from_image(&image);
+            tear(&fs, &wal, lost, keeps_room);
+            assert_eq!(all(&open(&fs)).into_keys().collect::<Vec<_>>(), [b"before"]);
+        }
+    }
+}
+
 #[test]
 fn damage_in_a_log_that_was_synced_is_refused() {
     let fs = MemFs::new();
@@ -137,6 +157,28 @@ fn a_lost_end_of_an_earlier_segment_gives_up_the_later_one() {
     store.put(&key(n - 2), &[b'v'; 100]).unwrap();
     store.close().unwrap();
     assert!(text(&open(&fs), &key(9_999)).is_none(), "what was given up does not come back");
+}
+
+/// [`TestPenultimateMemCorruption`]
+#[test]
+fn a_lost_end_of_an_earlier_segment_that_was_synced_is_refused() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    let mut n = 0;
+    while files(&fs, "wal").len() < 2 {
+        store.put_at(&key(n), &[b'v'; 100], Durability::Sync).unwrap();
+        n += 1;
+    }
+    store.put_at(&key(n), b"in the second", Durability::Sync).unwrap();
+    let image = fs.image();
+    let names = files(&fs, "wal");
+    for lost in 1..40 {
+        let fs = MemFs::from_image(&image);
+        tear(&fs, &names[0], lost, lost % 2 == 0);
+        let before = fs.image();
+        assert_eq!(corrupt(Store::open(DIR, options(&fs))).0, names[0], "{lost}");
+        assert_eq!(fs.image(), before, "nothing is cut that was promised");
+    }
 }
 
 #[test]
@@ -216,14 +258,54 @@ fn every_flipped_byte_of_a_closed_store_is_detected_or_harmless() {
             match shown {
                 Err(Error::Corrupt { .. } | Error::Format { .. }) => detected += 1,
                 Err(e) => panic!("{}: {e}", path.display()),
-                Ok(shown) => assert_eq!(shown, truth, "byte {at} of {}", path.display()),
+                Ok(shown) => {
+                    assert_eq!(shown, truth, "byte {at} of {}", path.display());
+                    // Of the manifest only the mark of a clean end may go.
+                    assert!(!path.ends_with("manifest") || at >= bytes.len() - 12, "byte {at} of {}", bytes.len());
+                }
             }
         }
     }
     assert!(detected > 1_000, "{detected}");
 }
 
-/// [`TestManifestRewrite`, `TestReloadDiscardStats`]
+/// [`TestManifestMagic`, `TestManifestVersion`, `TestValueLogTruncate`]
+#[test]
+fn a_file_of_another_program_or_version_is_refused_by_its_name_and_left_alone() {
+    let fs = MemFs::new();
+    let store = open(&fs);
+    (0..4).for_each(|n| store.put(&key(n), &[b'v'; 300]).unwrap());
+    store.flush().unwrap();
+    store.put(&key(5), b"in the log").unwrap();
+    store.close().unwrap();
+    let image = fs.image();
+    for path in image.keys() {
+        for foreign in [&b"another program's"[..], b"manifest 2\n", b"wal 2\n", b""] {
+            let is_read_at_once = path.ends_with("manifest") || path.extension().is_some_and(|e| e == "wal");
+            if foreign.len() == 6 && !is_read_at_once {
+                continue;
+            }
+            let fs = MemFs::from_image(&image);
+            alter(&fs, path, |bytes| match foreign {
+                b"" => bytes.clear(),
+                _ => drop(bytes.splice(..foreign.len(), foreign.iter().copied())),
+            });
+            let changed = fs.image();
+            // Tables and values say so when they are read.
+            let read = |store: Store| (0..6).try_for_each(|n| store.get(&key(n)).map(drop));
+            match Store::open(DIR, options(&fs)).and_then(read) {
+                Err(Error::Corrupt { file, .. } | Error::Format { file, .. }) => assert_eq!(&file, path),
+                other => panic!("{} that begins {foreign:?}: {other:?}", path.display()),
+            }
+            assert_eq!(fs.image()[path], changed[path]);
+            if is_read_at_once {
+                assert_eq!(fs.image(), changed, "nothing is made or removed beside it");
+            }
+        }
+    }
+}
+
+/// [`TestManifestRewrite`]
 #[test]
 fn the_manifest_is_rewritten_when_it_has_grown() {
     let fs = MemFs::new();
@@ -243,7 +325,7 @@ fn the_manifest_is_rewritten_when_it_has_grown() {
 /// The disk is full from the moment at which a rewritten manifest got its name.
 #[derive(Debug)]
 struct FullAtRewrite {
-    inner: MemFs,
+    pub(crate) inner: MemFs,
     renamed: AtomicU64,
 }
 
@@ -416,7 +498,7 @@ fn options_that_make_no_sense_are_refused() {
     }
 }
 
-/// [`TestWriteAfterClose`, `TestCloseDBWhileReading`]
+/// [`TestWriteAfterClose`]
 #[test]
 fn a_closed_store_is_read_to_the_end_and_not_written() {
     let fs = MemFs::new();
@@ -456,7 +538,6 @@ fn write_skew_is_caught() {
     assert_eq!((text(&store, b"ax").as_deref(), text(&store, b"ay").as_deref()), (Some("0"), Some("100")));
 }
 
-/// [`TestConflict`]
 #[test]
 fn of_two_that_create_a_key_one_wins() {
     let fs = MemFs::new();
@@ -558,6 +639,21 @@ fn transfers_between_threads_keep_the_sum() {
     assert_eq!(sum(all(&store).into_iter().collect()), 800);
 }
 
+#[test]
+fn a_transaction_sees_nothing_of_its_own_that_has_ended() {
+    let now = Arc::new(AtomicU64::new(100));
+    let clock = now.clone();
+    let clock = Clock::new(move || clock.load(Ordering::Relaxed));
+    let store = Store::open(DIR, Options { clock, ..options(&MemFs::new()) }).unwrap();
+    store.put(b"key", b"before").unwrap();
+    let mut txn = store.transaction();
+    txn.put_until(b"key", b"for ten seconds", 110).unwrap();
+    let mut seen = || (txn.get(b"key").unwrap(), txn.range::<&[u8]>(..).unwrap().len());
+    assert_eq!(seen(), (Some(b"for ten seconds".to_vec()), 1));
+    now.store(110, Ordering::Relaxed);
+    assert_eq!(seen(), (None, 0), "nor what it hides");
+}
+
 /// [`TestExpiry`, `TestExpiryImproperDBClose`]
 #[test]
 fn a_value_ends_at_its_time_wherever_it_lies() {
@@ -597,7 +693,7 @@ fn a_value_ends_at_its_time_wherever_it_lies() {
     assert_eq!(stats.levels.iter().map(|l| l.entries).sum::<u64>() + stats.value_log, 0, "nothing is kept of it");
 }
 
-/// [`TestValueGC`, `TestVlogGCRaceDeletedKeyReappears`]
+/// [`TestValueGC`]
 #[test]
 fn collected_values_leave_the_disk_and_deleted_keys_stay_away() {
     let fs = MemFs::new();
@@ -622,7 +718,6 @@ fn collected_values_leave_the_disk_and_deleted_keys_stay_away() {
     store.verify().unwrap();
 }
 
-/// [`TestL0Stall`]
 #[test]
 fn a_full_level_0_holds_writes_up_until_it_is_compacted() {
     let fs = MemFs::new();
@@ -824,6 +919,44 @@ fn a_chain_of_backups_gives_the_same_store() {
     store.backup(&mut stream, since).unwrap();
     restored.load(&mut &stream[..], Durability::Sync).unwrap();
     assert_eq!(all(&restored), all(&store));
+}
+
+/// [`TestBackupLoadIncremental`]
+#[test]
+fn a_backup_knows_when_values_end() {
+    let now = Arc::new(AtomicU64::new(100));
+    let at = |fs: &MemFs| {
+        let now = now.clone();
+        Store::open(DIR, Options { clock: Clock::new(move || now.load(Ordering::Relaxed)), ..options(fs) }).unwrap()
+    };
+    let (store, restored) = (at(&MemFs::new()), at(&MemFs::new()));
+    let mut since = 0;
+    let mut carry = |store: &Store| {
+        let mut stream = Vec::new();
+        since = store.backup(&mut stream, since).unwrap().through;
+        restored.load(&mut &stream[..], Durability::Write).unwrap();
+        assert_eq!(all(&restored), all(store));
+    };
+    let put_until = |key: &[u8], len, end| {
+        let mut batch = Batch::new();
+        batch.put_until(key, &vec![b'v'; len], end);
+        store.write(batch, Durability::Write).unwrap();
+    };
+    store.put(b"hidden", b"without an end").unwrap();
+    carry(&store);
+    put_until(b"hidden", 5, 110);
+    put_until(b"long", 500, 120);
+    put_until(b"short", 5, 120);
+    carry(&store);
+    put_until(b"unseen", 5, 110);
+    now.store(110, Ordering::Relaxed);
+    // What has ended meanwhile deletes, and what has not yet keeps its end.
+    carry(&store);
+    assert_eq!(all(&restored).into_keys().collect::<Vec<_>>(), [&b"long"[..], b"short"]);
+    restored.compact().unwrap();
+    assert_eq!(all(&restored).len(), 2);
+    now.store(120, Ordering::Relaxed);
+    assert!(all(&restored).is_empty());
 }
 
 /// A version that a crash took is given again: an incremental backup behind it would miss what came then.
@@ -1059,8 +1192,8 @@ fn reads_that_miss_touch_no_block() {
 
 /// Takes its time to create or to remove tables, and tells whether the store's lock was let go of meanwhile.
 #[derive(Clone, Debug)]
-struct SlowTables {
-    inner: MemFs,
+pub(crate) struct SlowTables {
+    pub(crate) inner: MemFs,
     create: Duration,
     remove: Duration,
     creating: Arc<AtomicU64>,
@@ -1080,12 +1213,12 @@ impl Drop for Told {
 }
 
 impl SlowTables {
-    fn new(create: Duration, remove: Duration) -> Self {
+    pub(crate) fn new(create: Duration, remove: Duration) -> Self {
         let [creating, released, late] = std::array::from_fn(|_| Arc::default());
         Self { inner: MemFs::new(), create, remove, creating, released, late }
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options { background: true, fs: Arc::new(self.clone()), ..options(&self.inner) }
     }
 

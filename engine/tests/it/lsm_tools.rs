@@ -188,7 +188,7 @@ fn a_checkpoint_that_fails_is_no_store() {
     assert!(failed > 8, "{failed}");
 }
 
-/// [`TestDropAll`, `TestDropAllTwice`, `TestDropAllWithPendingTxn`, `TestDropPrefix`, `TestDropPrefixWithPendingTxn`]
+/// [`TestDropAll`, `TestDropAllTwice`, `TestDropPrefix`]
 #[test]
 fn dropping_a_prefix_takes_its_keys_and_no_others() {
     let fs = MemFs::new();
@@ -227,6 +227,34 @@ fn dropping_a_prefix_takes_its_keys_and_no_others() {
     store.put(b"x", b"1").unwrap();
     drop(store);
     assert_eq!(all(&open(&fs)).len(), 1);
+}
+
+/// [`TestDropAllWithPendingTxn`, `TestDropPrefixWithPendingTxn`]
+#[test]
+fn what_was_begun_before_a_drop_is_read_to_its_end() {
+    for prefix in [&b"key-000"[..], b""] {
+        let fs = MemFs::new();
+        let store = open(&fs);
+        (0..60).for_each(|n| store.put(&key(n), &vec![b'v'; if n % 2 == 0 { 300 } else { 20 }]).unwrap());
+        store.flush().unwrap();
+        let (before, dropped) = (all(&store), files(&fs, "val"));
+        let mut iter = store.iter();
+        let first = iter.advance().unwrap().map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap();
+        if prefix.is_empty() {
+            store.drop_all().unwrap()
+        } else {
+            store.drop_prefix(prefix).unwrap()
+        }
+        assert_eq!(all(&store).len(), 0);
+        store.put(&key(7), b"later").unwrap();
+        let shown: BTreeMap<_, _> = [Ok(first)].into_iter().chain(iter).collect::<Result<_, _>>().unwrap();
+        assert_eq!(shown, before);
+        while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+        store.compact().unwrap();
+        assert!(!files(&fs, "val").iter().any(|path| dropped.contains(path)), "nobody reads them any more");
+        drop(store);
+        assert_eq!(all(&open(&fs)).len(), 1);
+    }
 }
 
 #[test]
