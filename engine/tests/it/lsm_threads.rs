@@ -188,7 +188,7 @@ fn a_full_level_0_holds_up_writers_beside_slow_compactions() {
         }
     });
     let stats = store.stats();
-    assert!(stats.stalls > 0 && stats.slowed > 0 && stats.compactions > 0, "{stats:?}");
+    assert!(stats.stalls > 0 && stats.compactions > 0, "{stats:?}");
     assert_eq!(all(&store).len(), 3_000);
 }
 
