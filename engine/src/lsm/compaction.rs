@@ -2,7 +2,7 @@
 //! where their values lie.
 
 use super::cursor::Merge;
-use super::entry::{Kind, Tag, push_expiry, unpack};
+use super::entry::{Kind, Tag, has_ended, push_expiry, unpack};
 use super::file::Way;
 use super::options::Options;
 use super::sstable::{self, TableBuilder};
@@ -174,7 +174,7 @@ impl<'r> Sieve<'r> {
             return Some(Fate::Hidden);
         }
         let (expires, value) = unpack(tag, stored)?;
-        if tag.kind() != Kind::Delete && expires.is_none_or(|at| at > rules.now) {
+        if tag.kind() != Kind::Delete && !has_ended(expires, rules.now) {
             return Some(Fate::Stays(expires, value));
         }
         // A delete that everybody sees hides nothing any more if nothing older is left.

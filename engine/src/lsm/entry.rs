@@ -107,6 +107,11 @@ pub(super) fn unpack(tag: Tag, stored: &[u8]) -> Option<(Option<u64>, &[u8])> {
     Some((Some(expires), &stored[len..]))
 }
 
+/// Whether a version that ends then has ended by now; both are Unix times in seconds.
+pub(super) fn has_ended(expires: Option<u64>, now: u64) -> bool {
+    expires.is_some_and(|at| at <= now)
+}
+
 /// The time at which a version ends, in front of its value.
 pub(super) fn push_expiry(out: &mut Vec<u8>, expires: Option<u64>) {
     if let Some(expires) = expires {
@@ -216,11 +221,12 @@ pub(super) fn packed_with(packed: &[u8]) -> Option<Compression> {
 pub(super) fn unpack_write(packed: &[u8]) -> Result<Vec<u8>, String> {
     let (head, rest) = packed.split_at_checked(WRITE_HEAD).ok_or("it is too short")?;
     let (compression, changes) = rest.split_first().ok_or("it is too short")?;
-    let len = unpacked_len(compression_of(*compression)?, changes)?;
+    let compression = compression_of(*compression)?;
+    let len = unpacked_len(compression, changes)?;
     if len > PACKED_AT_MOST {
         return Err(format!("{} bytes that say they were {len}", changes.len()));
     }
-    let (changes, len) = decompress(*compression, changes, |len| vec![0; len].into())?;
+    let (changes, len) = decompress(compression, changes, |len| vec![0; len].into())?;
     Ok([head, &changes[..len]].concat())
 }
 

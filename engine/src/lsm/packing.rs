@@ -104,11 +104,10 @@ pub(super) fn compression_of(byte: u8) -> Result<Compression, String> {
 
 /// What was stored of a block as it was before, at the start of memory for so many bytes that is asked for, and its length.
 pub(super) fn decompress(
-    compression: u8,
+    compression: Compression,
     stored: &[u8],
     memory: impl FnOnce(usize) -> Arc<[u8]>,
 ) -> Result<(Arc<[u8]>, usize), String> {
-    let compression = compression_of(compression)?;
     // Memory is made before a byte of it is known to be there.
     let len = unpacked_len(compression, stored)?;
     let mut bytes = memory(len);
@@ -166,7 +165,7 @@ mod tests {
         let snappy = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 7];
         for (compression, stored) in [(Compression::Lz4, &lz4[..]), (Compression::Snappy, &snappy[..])] {
             let none = |len: usize| -> Arc<[u8]> { panic!("asked for {len} bytes") };
-            let why = decompress(compression.byte(), stored, none).unwrap_err();
+            let why = decompress(compression, stored, none).unwrap_err();
             assert_eq!(why, format!("{} bytes that say they were {}", stored.len(), u32::MAX));
         }
     }
@@ -177,7 +176,7 @@ mod tests {
         for compression in [Compression::None, Compression::Lz4, Compression::Snappy] {
             let mut packer = Packer::new(compression);
             let (stored, compression) = packer.pack(&bytes);
-            let (found, len) = decompress(compression.byte(), stored, |len| vec![1; len + 5].into()).unwrap();
+            let (found, len) = decompress(compression, stored, |len| vec![1; len + 5].into()).unwrap();
             assert_eq!((&found[..len], len), (&bytes[..], bytes.len()));
         }
     }

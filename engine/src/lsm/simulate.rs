@@ -207,14 +207,11 @@ impl Simulation {
 
     /// Makes an edit if it fits, and says so; it does, if tables are cut one behind the other.
     fn apply(&mut self, edit: &Edit) -> bool {
-        let levels = self.levels.apply(edit);
-        let fits = levels.is_ok();
-        if let Ok(levels) = levels {
-            self.levels = levels;
-            let stays = |number| edit.add.iter().any(|(_, table)| table.number == number);
-            edit.remove.iter().filter(|number| !stays(**number)).for_each(|number| drop(self.pieces.remove(number)));
-        }
-        fits
+        let Ok(levels) = self.levels.apply(edit) else { return false };
+        self.levels = levels;
+        let stays = |number| edit.add.iter().any(|(_, table)| table.number == number);
+        edit.remove.iter().filter(|number| !stays(**number)).for_each(|number| drop(self.pieces.remove(number)));
+        true
     }
 
     fn table(&mut self, pieces: Vec<Piece>) -> TableMeta {

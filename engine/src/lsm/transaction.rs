@@ -5,7 +5,7 @@
 //! Methods for Concurrency Control", 1981). What commits is serialisable: write skew is caught, phantoms too.
 
 use super::cursor::Direction;
-use super::entry::Changes;
+use super::entry::{Changes, has_ended};
 use super::handle::{check_key, owned};
 use super::iter::{Iter, KeyRange};
 use super::store::{Core, lock};
@@ -110,7 +110,7 @@ type Change = Option<(Vec<u8>, Option<u64>)>;
 
 /// What a change lets its own transaction see at a time.
 fn shown(change: &Change, now: u64) -> Option<Vec<u8>> {
-    change.as_ref().filter(|(_, end)| end.is_none_or(|at| at > now)).map(|(value, _)| value.clone())
+    change.as_ref().filter(|(_, end)| !has_ended(*end, now)).map(|(value, _)| value.clone())
 }
 
 /// A transaction. It sees the store as it was when it began, and its own changes. Dropping it changes nothing.

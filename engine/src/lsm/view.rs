@@ -1,7 +1,7 @@
 //! What a reader sees: the memtables and the tables of one moment.
 
 use super::cursor::{Cursor, Direction, MemtableCursor, Merge};
-use super::entry::{Kind, Tag, unpack};
+use super::entry::{Kind, Tag, has_ended, unpack};
 use super::sstable::hash;
 use super::value_log::Pointer;
 use super::version::Version;
@@ -70,7 +70,7 @@ pub(super) fn value_of<'s>(
     let (end, value) = unpack(tag, stored).ok_or_else(nonsense)?;
     match tag.kind() {
         Kind::Delete => Ok(None),
-        _ if end.is_some_and(|at| at <= now) => Ok(None),
+        _ if has_ended(end, now) => Ok(None),
         Kind::Value => Ok(Some(Cow::Borrowed(value))),
         Kind::Pointer => read(Pointer::read(value).ok_or_else(nonsense)?).map(|value| Some(Cow::Owned(value))),
     }

@@ -2,7 +2,7 @@
 
 use super::super::cursor::Cursor;
 use super::super::entry::Tag;
-use super::super::packing::decompress;
+use super::super::packing::{compression_of, decompress};
 use super::super::version::TableMeta;
 use super::block::{Block, BlockCursor, Nonsense};
 use super::builder::footer_crc;
@@ -99,7 +99,8 @@ impl Table {
         if read_u32(trailer, 1) != Some(block_crc(stored, trailer[0], self.meta.number, offset)) {
             return Err(self.corrupt(offset, "the checksum of a block does not match"));
         }
-        decompress(trailer[0], stored, memory).map_err(|why| self.corrupt(offset, why))
+        let unpacked = compression_of(trailer[0]).and_then(|compression| decompress(compression, stored, memory));
+        unpacked.map_err(|why| self.corrupt(offset, why))
     }
 
     fn load_block(&self, handle: Handle, memory: impl FnOnce(usize) -> Arc<[u8]>) -> Result<Block> {
