@@ -1,8 +1,9 @@
 //! Random operations on an LSM store against an ordered map: it must show the same, whatever was flushed, compacted,
 //! collected or reopened meanwhile.
 
+use crate::lsm_store::clock;
 use engine::fs::MemFs;
-use engine::lsm::{Batch, Clock, Compression, Iter, Options, Salvage, Snapshot, Store, Transaction};
+use engine::lsm::{Batch, Compression, Iter, Options, Salvage, Snapshot, Store, Transaction};
 use engine::{Durability, SyncPolicy};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -71,7 +72,6 @@ fn value(n: u16) -> Vec<u8> {
 }
 
 fn options(fs: &MemFs, now: &Arc<AtomicU64>, compression: Compression) -> Options {
-    let now = now.clone();
     Options {
         sync: SyncPolicy::Never,
         memtable_size: 2_000,
@@ -90,7 +90,7 @@ fn options(fs: &MemFs, now: &Arc<AtomicU64>, compression: Compression) -> Option
         block_cache: 4_096,
         index_cache: 4_096,
         background: false,
-        clock: Clock::new(move || now.load(Ordering::Relaxed)),
+        clock: clock(now),
         fs: Arc::new(fs.clone()),
         ..Options::default()
     }
@@ -118,34 +118,16 @@ fn check(store: &Store, model: &Model, now: u64) {
     }
 }
 
-/// What can be read: a store, or one moment of it.
-trait Reads {
-    fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter;
-    fn range_reverse(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter;
-}
+type Span = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-impl Reads for Store {
-    fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
-        Store::range(self, range)
-    }
-
-    fn range_reverse(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
-        Store::range_reverse(self, range)
-    }
-}
-
-impl Reads for Snapshot {
-    fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
-        Snapshot::range(self, range)
-    }
-
-    fn range_reverse(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Iter {
-        Snapshot::range_reverse(self, range)
-    }
-}
-
-fn check_range(store: &dyn Reads, model: &Model, now: u64, a: &[u8], b: &[u8]) {
-    let wanted = alive(model, now);
+/// Ranges of a store or of a moment, read by `forward` and `reverse`.
+fn check_range(
+    forward: impl Fn(Span) -> Iter,
+    reverse: impl Fn(Span) -> Iter,
+    wanted: &[(Vec<u8>, Vec<u8>)],
+    a: &[u8],
+    b: &[u8],
+) {
     let bounds = |from: Bound<&'static ()>, key: &[u8]| match from {
         Bound::Included(()) => Bound::Included(key.to_vec()),
         Bound::Excluded(()) => Bound::Excluded(key.to_vec()),
@@ -156,8 +138,8 @@ fn check_range(store: &dyn Reads, model: &Model, now: u64, a: &[u8], b: &[u8]) {
             let range = (bounds(start, a), bounds(end, b));
             let inside = |key: &Vec<u8>| std::ops::RangeBounds::contains(&range, key);
             let wanted: Vec<_> = wanted.iter().filter(|(key, _)| inside(key)).cloned().collect();
-            assert_eq!(all(store.range(range.clone())), wanted, "{range:?}");
-            let mut reverse = all(store.range_reverse(range.clone()));
+            assert_eq!(all(forward(range.clone())), wanted, "{range:?}");
+            let mut reverse = all(reverse(range.clone()));
             reverse.reverse();
             assert_eq!(reverse, wanted, "reverse {range:?}");
         }
@@ -278,9 +260,11 @@ proptest! {
                 Op::Begin(changes) => transactions.push(Open::begin(&store, &model, changes, time)),
                 Op::Wait(seconds) => drop(now.fetch_add(u64::from(seconds), Ordering::Relaxed)),
                 Op::Range(a, b) => {
-                    check_range(&store, &model, time, &a, &b);
+                    check_range(|r| store.range(r), |r| store.range_reverse(r), &alive(&model, time), &a, &b);
                     check_prefix(&store, &model, time, &a);
-                    snapshots.iter().for_each(|(snapshot, model)| check_range(snapshot, model, time, &a, &b));
+                    for (at, model) in &snapshots {
+                        check_range(|r| at.range(r), |r| at.range_reverse(r), &alive(model, time), &a, &b);
+                    }
                 }
                 // Reaches into the past, too.
                 Op::DropPrefix(prefix) => {

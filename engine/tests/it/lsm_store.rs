@@ -53,6 +53,27 @@ pub(crate) fn files(fs: &MemFs, extension: &str) -> Vec<PathBuf> {
     fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == extension)).collect()
 }
 
+/// Does all that is due, a step at a time.
+pub(crate) fn settle(store: &Store) {
+    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+}
+
+/// A clock that stands at this time.
+pub(crate) fn clock(now: &Arc<AtomicU64>) -> Clock {
+    let now = Arc::clone(now);
+    Clock::new(move || now.load(Ordering::SeqCst))
+}
+
+/// Writes until there are two segments, since nothing flushes the first; how many keys that took.
+fn fill_a_segment(fs: &MemFs, store: &Store, level: Durability) -> u32 {
+    let mut n = 0;
+    while files(fs, "wal").len() < 2 {
+        store.put_at(&key(n), &[b'v'; 100], level).unwrap();
+        n += 1;
+    }
+    n
+}
+
 /// The bytes of a file, changed.
 pub(crate) fn alter(fs: &MemFs, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs.image().remove(path).unwrap();
@@ -140,12 +161,7 @@ fn damage_in_a_log_that_was_synced_is_refused() {
 fn a_lost_end_of_an_earlier_segment_gives_up_the_later_one() {
     let fs = MemFs::new();
     let store = open(&fs);
-    // Two segments are left behind: nothing flushes them here.
-    let mut n = 0;
-    while files(&fs, "wal").len() < 2 {
-        store.put(&key(n), &[b'v'; 100]).unwrap();
-        n += 1;
-    }
+    let n = fill_a_segment(&fs, &store, Durability::Write);
     store.put(&key(9_999), b"in the second").unwrap();
     let image = fs.image();
     let first = files(&fs, "wal").remove(0);
@@ -164,11 +180,7 @@ fn a_lost_end_of_an_earlier_segment_gives_up_the_later_one() {
 fn a_lost_end_of_an_earlier_segment_that_was_synced_is_refused() {
     let fs = MemFs::new();
     let store = open(&fs);
-    let mut n = 0;
-    while files(&fs, "wal").len() < 2 {
-        store.put_at(&key(n), &[b'v'; 100], Durability::Sync).unwrap();
-        n += 1;
-    }
+    let n = fill_a_segment(&fs, &store, Durability::Sync);
     store.put_at(&key(n), b"in the second", Durability::Sync).unwrap();
     let image = fs.image();
     let names = files(&fs, "wal");
@@ -185,11 +197,7 @@ fn a_lost_end_of_an_earlier_segment_that_was_synced_is_refused() {
 fn what_is_given_up_is_removed_before_anything_is_written() {
     let fs = MemFs::new();
     let store = open(&fs);
-    let mut n = 0;
-    while files(&fs, "wal").len() < 2 {
-        store.put(&key(n), &[b'v'; 100]).unwrap();
-        n += 1;
-    }
+    fill_a_segment(&fs, &store, Durability::Write);
     let image = fs.image();
     let names = files(&fs, "wal");
     let fs = MemFs::from_image(&image);
@@ -204,11 +212,7 @@ fn a_sync_waits_for_every_segment_before_its_own() {
     let fs = MemFs::new();
     let failing = FailingFs::new(Arc::new(fs.clone()));
     let store = Store::open(DIR, Options { fs: Arc::new(failing.clone()), ..options(&fs) }).unwrap();
-    let mut n = 0;
-    while files(&fs, "wal").len() < 2 {
-        store.put(&key(n), &[b'v'; 100]).unwrap();
-        n += 1;
-    }
+    fill_a_segment(&fs, &store, Durability::Write);
     // The first sync is the older segment's, and the second this one's own.
     failing.arm(Plan { kind: CallKind::Sync, skip: 1, times: 1, fault: Fault::Eio });
     assert!(matches!(store.put_at(b"last", b"v", Durability::Sync), Err(Error::Poisoned { .. })));
@@ -314,7 +318,7 @@ fn the_manifest_is_rewritten_when_it_has_grown() {
     for n in 0..500 {
         store.put(&key(n % 10), format!("{n}").as_bytes()).unwrap();
         store.flush().unwrap();
-        while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+        settle(&store);
         lengths.push(fs.image()[Path::new("/db/manifest")].len());
     }
     assert!(lengths.windows(2).any(|w| w[1] < w[0]), "it never got shorter: {:?}", lengths.last());
@@ -642,9 +646,7 @@ fn transfers_between_threads_keep_the_sum() {
 #[test]
 fn a_transaction_sees_nothing_of_its_own_that_has_ended() {
     let now = Arc::new(AtomicU64::new(100));
-    let clock = now.clone();
-    let clock = Clock::new(move || clock.load(Ordering::Relaxed));
-    let store = Store::open(DIR, Options { clock, ..options(&MemFs::new()) }).unwrap();
+    let store = Store::open(DIR, Options { clock: clock(&now), ..options(&MemFs::new()) }).unwrap();
     store.put(b"key", b"before").unwrap();
     let mut txn = store.transaction();
     txn.put_until(b"key", b"for ten seconds", 110).unwrap();
@@ -659,20 +661,7 @@ fn a_transaction_sees_nothing_of_its_own_that_has_ended() {
 fn a_value_ends_at_its_time_wherever_it_lies() {
     let fs = MemFs::new();
     let now = Arc::new(AtomicU64::new(100));
-    let clock = now.clone();
-    let open = || {
-        Store::open(
-            DIR,
-            Options {
-                clock: Clock::new({
-                    let clock = clock.clone();
-                    move || clock.load(Ordering::Relaxed)
-                }),
-                ..options(&fs)
-            },
-        )
-        .unwrap()
-    };
+    let open = || Store::open(DIR, Options { clock: clock(&now), ..options(&fs) }).unwrap();
     let store = open();
     let mut batch = Batch::new();
     batch.put(b"short", b"older");
@@ -705,7 +694,7 @@ fn collected_values_leave_the_disk_and_deleted_keys_stay_away() {
     (0..60).filter(|n| n % 3 != 0).for_each(|n| store.delete(&key(n)).unwrap());
     let held = store.snapshot();
     store.flush().unwrap();
-    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+    settle(&store);
     drop(held);
     store.compact().unwrap();
     let stats = store.stats();
@@ -925,10 +914,7 @@ fn a_chain_of_backups_gives_the_same_store() {
 #[test]
 fn a_backup_knows_when_values_end() {
     let now = Arc::new(AtomicU64::new(100));
-    let at = |fs: &MemFs| {
-        let now = now.clone();
-        Store::open(DIR, Options { clock: Clock::new(move || now.load(Ordering::Relaxed)), ..options(fs) }).unwrap()
-    };
+    let at = |fs: &MemFs| Store::open(DIR, Options { clock: clock(&now), ..options(fs) }).unwrap();
     let (store, restored) = (at(&MemFs::new()), at(&MemFs::new()));
     let mut since = 0;
     let mut carry = |store: &Store| {
@@ -1058,9 +1044,7 @@ fn background_threads_flush_and_compact_by_themselves() {
 fn what_overlaps_nothing_is_not_written_again() {
     let fs = MemFs::new();
     let now = Arc::new(AtomicU64::new(100));
-    let clock = now.clone();
-    let clock = Clock::new(move || clock.load(Ordering::Relaxed));
-    let store = Store::open(DIR, Options { table_size: 500, clock, ..options(&fs) }).unwrap();
+    let store = Store::open(DIR, Options { table_size: 500, clock: clock(&now), ..options(&fs) }).unwrap();
     let fill = |keys: std::ops::Range<u32>, value: u8, until: Option<u64>| {
         for n in keys {
             let value: Vec<u8> = (0..100).map(|at| (value as u32 + at * n) as u8).collect();
@@ -1127,7 +1111,7 @@ fn a_fill_in_order_is_not_compacted() {
     let store = Store::open(DIR, Options { compression: Compression::None, ..options(&fs) }).unwrap();
     for n in 0..2_000 {
         store.put(&key(n), &[b'x'; 100]).unwrap();
-        while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+        settle(&store);
     }
     let stats = store.stats();
     assert!(stats.levels[0].tables < 3 && stats.flushes > 40, "{stats:?}");
@@ -1331,7 +1315,7 @@ fn in_a_spare() -> (MemFs, Vec<PathBuf>, u32) {
         n += 1;
     }
     assert_eq!(files(&fs, "wal").len(), 1);
-    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+    settle(&store);
     assert_eq!(files(&fs, "wal").len(), 2, "made in advance");
     while store.stats().memtables < 2 {
         put(n);
@@ -1354,7 +1338,7 @@ fn the_next_segment_is_made_in_advance_without_a_sync_at_the_turn() {
         store.put(&key(n), &[b'v'; 100]).unwrap();
         n += 1;
     }
-    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
+    settle(&store);
     let seen = trace.recorder().entries().len();
     while store.stats().memtables < 2 {
         store.put(&key(n), &[b'v'; 100]).unwrap();

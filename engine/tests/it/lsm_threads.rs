@@ -14,6 +14,11 @@ fn busy(fs: &MemFs) -> Options {
     Options { background: true, compactors: 2, ..options(fs) }
 }
 
+/// Does something again and again until it is told to stop.
+fn until(stop: &AtomicBool, act: impl FnMut(u32)) {
+    (0..).take_while(|_| !stop.load(Ordering::SeqCst)).for_each(act);
+}
+
 fn name(writer: usize, n: u32) -> Vec<u8> {
     format!("{}-{n:06}", ["a", "b", "bb"][writer]).into_bytes()
 }
@@ -31,13 +36,10 @@ fn what_is_dropped_beside_writers_was_there_before() {
         for (writer, count) in acknowledged.iter().enumerate() {
             let (store, stop) = (&store, &stop);
             scope.spawn(move || {
-                for n in 0.. {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
+                until(stop, |n| {
                     store.put(&name(writer, n), &vec![b'v'; if n % 5 == 0 { 300 } else { 30 }]).unwrap();
                     count.store(n + 1, Ordering::SeqCst);
-                }
+                });
             });
         }
         for round in 0..30 {
@@ -127,13 +129,10 @@ fn a_sync_covers_what_came_before_it_while_others_write() {
         for writer in 0..2 {
             let (store, stop) = (&store, &stop);
             scope.spawn(move || {
-                for n in 0.. {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
+                until(stop, |n| {
                     let level = if n % 3 == 0 { Durability::Async } else { Durability::Write };
                     store.put_at(&name(writer, n), &[b'v'; 100], level).unwrap();
-                }
+                });
             });
         }
         for _ in 0..60 {
@@ -201,17 +200,12 @@ fn a_backup_beside_writers_is_of_one_moment() {
     let ends = |n: u32| [b"a", b"z"].map(|end| [&end[..], &key(n)].concat());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for n in 0.. {
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
+            until(&stop, |n| {
                 let mut batch = Batch::new();
-                let [a, z] = ends(n % 500);
-                batch.put(&a, &n.to_le_bytes());
-                batch.put(&z, &n.to_le_bytes());
+                ends(n % 500).iter().for_each(|end| batch.put(end, &n.to_le_bytes()));
                 store.write(batch, Durability::Write).unwrap();
                 written.store(n + 1, Ordering::SeqCst);
-            }
+            });
         });
         for _ in 0..10 {
             let before = written.load(Ordering::SeqCst);

@@ -2,7 +2,7 @@
 //! and changes while it is open. Names in brackets are Badger's tests of the same behaviour.
 
 use crate::lsm_damage::{load_anything, open_damaged};
-use crate::lsm_store::{DIR, all, alter, files, key, open, options};
+use crate::lsm_store::{DIR, all, alter, clock, files, key, open, options, settle};
 use engine::fs::{CallKind, FailingFs, Fault, Fs, MemFs, Plan, TraceFs};
 use engine::lsm::{Batch, Clock, Format, Loss, Options, Salvage, Salvaged, Store};
 use engine::{Durability, Error, SyncPolicy};
@@ -249,7 +249,7 @@ fn what_was_begun_before_a_drop_is_read_to_its_end() {
         store.put(&key(7), b"later").unwrap();
         let shown: BTreeMap<_, _> = [Ok(first)].into_iter().chain(iter).collect::<Result<_, _>>().unwrap();
         assert_eq!(shown, before);
-        while store.maintain(std::time::Duration::ZERO).unwrap().is_zero() {}
+        settle(&store);
         store.compact().unwrap();
         assert!(!files(&fs, "val").iter().any(|path| dropped.contains(path)), "nobody reads them any more");
         drop(store);
@@ -318,11 +318,7 @@ fn an_export_comes_back_in_either_format() {
         }
         let other = MemFs::new();
         let later = Arc::new(AtomicU64::new(100));
-        let clock = {
-            let later = Arc::clone(&later);
-            Clock::new(move || later.load(Ordering::SeqCst))
-        };
-        let copy = Store::open(DIR, Options { clock, ..options(&other) }).unwrap();
+        let copy = Store::open(DIR, Options { clock: clock(&later), ..options(&other) }).unwrap();
         assert_eq!(copy.import(&mut &bytes[..], format, Durability::Write).unwrap(), want.len() as u64);
         assert_eq!(all(&copy), want);
         later.store(300, Ordering::SeqCst);

@@ -1,13 +1,12 @@
 //! Long values of the LSM store: who still sees them, when they move, and what is said of them. Names in brackets are Badger's
 //! tests of the same behaviour.
 
-use crate::lsm_store::{DIR, all, files, key, open, options};
+use crate::lsm_store::{DIR, all, files, key, open, options, settle};
 use engine::fs::MemFs;
 use engine::lsm::{Options, Store};
 use engine::{Durability, Error};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 fn long(n: u32) -> Vec<u8> {
     vec![b'a' + (n % 26) as u8; 400]
@@ -20,11 +19,6 @@ fn with_values(options: Options) -> Store {
     store.flush().unwrap();
     settle(&store);
     store
-}
-
-/// Everything that is due, a step at a time.
-fn settle(store: &Store) {
-    while store.maintain(Duration::ZERO).unwrap().is_zero() {}
 }
 
 /// Deletes two of three, until no table points to their values any more.
